@@ -1,0 +1,191 @@
+"""What plot_1D.py and plot_2D.py share: style, saving, and the marks for values that can't be drawn.
+
+A module of its own because the 1-D and 2-D figures of one paper must look alike, save alike (same fonts, same bytes
+at every run, moved into place whole) and mark missing values alike; two copies would drift apart.
+matplotlib is imported inside the functions, so that --help and errors in the input don't wait for it.
+"""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import warnings
+
+import numpy as np
+
+from errors import InputError
+from h5_util import write_file
+
+COLUMN = 3.4  # inches, one column of a two-column paper
+PAGE = 7.0  # inches, both columns
+FORMATS = ("pdf", "png", "svg")
+DOTS_PER_INCH = {"pdf": 600, "png": 300, "svg": 300}  # in PDF and SVG for the heat maps and 3-D surfaces inside
+
+# colours that stay apart for every kind of colour vision and, in this order, by lightness in grey print
+COLOURS = ("#004488", "#DD8A33", "#9C3A58", "#000000", "#66A5D8", "#7A7A1E")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOUR_MAP = "viridis"  # lightness rises evenly, so its order survives grey print
+
+# points without a finite value: how their area is drawn
+BAD = {
+    "NaN": {"hatch": "//////", "facecolor": "#E9E9E9", "edgecolor": "#5A5A5A"},
+    "inf": {"hatch": "xxxxxx", "facecolor": "#E9E9E9", "edgecolor": "#5A5A5A"},
+    "not computed": {"hatch": "....", "facecolor": "#FFFFFF", "edgecolor": "#9A9A9A"},
+}
+
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "figure.titlesize": 8,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
+    "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5, "ytick.major.size": 2.5, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
+    "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
+    "lines.linewidth": 1.2, "hatch.linewidth": 0.5, "grid.linewidth": 0.4, "grid.color": "#DDDDDD",
+    "legend.frameon": False, "legend.handlelength": 1.8, "legend.columnspacing": 1.2, "legend.borderaxespad": 0.2,
+    "axes.formatter.useoffset": False,
+    "pdf.fonttype": 42,  # TrueType; many journals refuse matplotlib's default Type 3
+    "svg.hashsalt": "loss surface",  # ids inside an SVG are random without it
+}  # fmt: skip
+
+
+def note(text):
+    """Tell the user something that is no error."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def style():
+    """All drawing and saving happens inside; the user's matplotlibrc has no say, so that everyone gets one picture."""
+    try:
+        import matplotlib.style
+    except ImportError:
+        raise InputError("expected the package matplotlib, it is missing; pip install matplotlib") from None
+    with matplotlib.style.context(["default", STYLE]):
+        yield
+
+
+def new_figure(width, height, show=False, layout="constrained"):
+    """A figure of width x height inches: a window when `show`, otherwise drawn without any display."""
+    if show:
+        try:
+            import matplotlib.pyplot as plt
+
+            return plt.figure(figsize=(width, height), layout=layout)
+        except ImportError as error:
+            raise InputError(f"can't open a window ({error}); leave --show out to write the files only") from None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def show_windows():
+    """Show the figures made with `show` and wait until they are closed."""
+    import matplotlib.pyplot as plt
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plt.show()
+    plt.close("all")
+    if any("non-interactive" in str(warning.message) for warning in caught):
+        note("no window can be opened here; the figures are in the files")
+
+
+def save(figure, path):
+    """Write the figure whole to `path`, in the format of its ending; the same figure gives the same bytes.
+
+    Raises InputError where the folder can't be written.
+    """
+    kind = format_of(path)
+    without_date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
+    image = io.BytesIO()
+    figure.savefig(image, format=kind, metadata=without_date, dpi=DOTS_PER_INCH[kind])
+    write_file(path, image.getvalue())
+    return path
+
+
+def format_of(path):
+    """'pdf' of 'picture.pdf'; InputError for an ending that isn't a format (a surface file must not be overwritten)."""
+    kind = os.path.splitext(path)[1][1:].lower()
+    if kind not in FORMATS:
+        raise InputError(f"expected the name of a figure to end in .pdf, .png or .svg, got {path!r}; add one of these")
+    return kind
+
+
+def bad_points(values):
+    """{kind: mask} of the points of a masked array that have no finite value, for the kinds of `BAD` that occur."""
+    data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
+    found = {"NaN": np.isnan(data) & ~mask, "inf": np.isinf(data) & ~mask, "not computed": mask}
+    return {kind: where for kind, where in found.items() if where.any()}
+
+
+def bad_handles(kinds):
+    """Legend entries for the kinds of `BAD` that a figure shows."""
+    from matplotlib.patches import Patch
+
+    return [Patch(label=kind, linewidth=0.4, **BAD[kind]) for kind in BAD if kind in kinds]
+
+
+def share_done(values):
+    """Share of the points of a masked array that are computed, 0 to 1."""
+    return float(1.0 - np.ma.getmaskarray(values).mean())
+
+
+def percent(share):
+    """'12 %'; never rounded up to 100 % or down to 0 %."""
+    number = 100 * share
+    return f"{np.floor(number):.0f} %" if number >= 1 else f"{number:.2g} %"
+
+
+def plain_name(name):
+    """'train_loss' -> 'train loss', 'train_acc' -> 'train accuracy (%)', 'max_eig' -> 'largest eigenvalue'."""
+    known = {"max_eig": "largest eigenvalue", "min_eig": "smallest eigenvalue"}
+    ending = {"acc": "accuracy (%)", "err": "error (%)"}
+    head, _, tail = name.rpartition("_")
+    return known.get(name) or " ".join(filter(None, (head.replace("_", " "), ending.get(tail, tail))))
+
+
+def number(value):
+    """A short text for a number of any size, powers of ten in mathtext: 0.5, 120, $2{\\times}10^{5}$."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+    mantissa, exponent = f"{value:.3e}".split("e")
+    mantissa = f"{float(mantissa):g}"
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if mantissa == "1" else f"${mantissa}{{\\times}}{power}$"
+
+
+def distinct_names(paths, longest=32):
+    """What tells the paths apart: path parts and words that all have in common at either end are left out."""
+    if len(set(paths)) < 2:
+        return [os.path.basename(path).removesuffix(".h5")[:longest] for path in paths]
+    words = [re.findall(r"[^/_]+[/_]?", path.removesuffix(".h5")) for path in paths]
+    start = 0
+    while len({tuple(w[: start + 1]) for w in words}) == 1:
+        start += 1
+    end = 0
+    while end < min(map(len, words)) - start and len({tuple(w[len(w) - end - 1 :]) for w in words}) == 1:
+        end += 1
+    names = ["".join(w[start : len(w) - end]).strip("/_") or os.path.basename(path)
+             for w, path in zip(words, paths, strict=True)]
+    return [name if len(name) <= longest else name[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}" for name in names]
+
+
+def labels_for(paths, labels):
+    """The user's labels, one per file, or else the distinct parts of the names."""
+    if not labels:
+        return distinct_names(paths)
+    if len(labels) != len(paths):
+        raise InputError(f"expected one label per file, got {len(labels)} for {len(paths)} files")
+    return list(labels)
+
+
+def add_arguments(parser):
+    """The flags that both plotting scripts have."""
+    parser.add_argument("--show", action="store_true", help="open windows besides writing the files")
+    parser.add_argument("--format", choices=FORMATS, default="pdf", help="of the files (default pdf)")
+    parser.add_argument("--output", default="", metavar="FILE", help="of a single figure; the ending is the format")
+    parser.add_argument("--label", nargs="+", default=[], metavar="TEXT", help="names of several files, for the legend")
+    parser.add_argument("--title", default=None, help="title of the figure; '' for none (default: what is drawn)")

@@ -1,0 +1,244 @@
+"""One or many processes, one or many devices. The only module that imports mpi4py, and only with more than one process.
+
+A run is a `World` of `size` ranks; one process is a world of size 1, with the same methods. What a rank prints, and how
+a job ends, is decided here:
+
+    world.on_root(f)     rank 0 calls f(); every rank gets its result, or raises its error
+    world.together(f)    every rank calls f(); if any fails, all raise
+    with world.guard():  an InputError is printed once and all ranks exit with code 2;
+                         any other exception on any rank ends the whole job at once, with a non-zero exit code
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from errors import InputError
+
+# what launchers tell the processes that they start: (number of processes, own number)
+LAUNCHERS = {
+    "MPICH or Slurm PMI-2": ("PMI_SIZE", "PMI_RANK"),
+    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "MVAPICH": ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+}
+
+
+def launched():
+    """(number of processes, own number) as the launcher says; (1, 0) without a launcher."""
+    for size, rank in LAUNCHERS.values():
+        if os.environ.get(size, "").isdigit():
+            return int(os.environ[size]), int(os.environ.get(rank, "0"))
+    return 1, 0
+
+
+class RankFailed(Exception):
+    """Another rank failed; the message is its traceback."""
+
+
+class _Alone:
+    """The communicator of a world of size 1."""
+
+    def bcast(self, value):
+        return value
+
+    def allgather(self, value):
+        return [value]
+
+    def iprobe(self):
+        return False
+
+
+class World:
+    """The processes of this run: `rank` of `size`, and `local_rank` of `local_size` on this host."""
+
+    def __init__(self, comm=None, node=None):
+        self.comm = comm or _Alone()
+        self.rank, self.size = (comm.rank, comm.size) if comm else (0, 1)
+        self.local_rank, self.local_size = (node.rank, node.size) if node else (0, 1)
+        self._node = node or _Alone()
+        self._pending = []  # isend requests, kept until they are done
+
+    # ------------------------------------------------------------ collective
+
+    def _wait(self):
+        """A barrier that sleeps: MPI's own spins and takes a core from the ranks that still work."""
+        if self.size > 1:
+            request = self.comm.Ibarrier()
+            while not request.Test():
+                time.sleep(0.001)
+
+    def bcast(self, value=None):
+        """`value` of rank 0 on every rank."""
+        self._wait()
+        return self.comm.bcast(value)
+
+    def on_root(self, function, *args, **kwargs):
+        """function(*args, **kwargs) on rank 0; every rank returns its result or raises its InputError."""
+        result, error = None, None
+        if self.rank == 0:
+            try:
+                result = function(*args, **kwargs)
+            except InputError as caught:
+                error = caught
+        result, error = self.bcast((result, error))
+        if error:
+            raise _agreed(error)
+        return result
+
+    def only_root(self, function, *args, **kwargs):
+        """Like on_root, but the result stays on rank 0; the others return None."""
+        kept = []
+        self.on_root(lambda: kept.append(function(*args, **kwargs)))
+        return kept[0] if kept else None
+
+    def together(self, function, *args, **kwargs):
+        """function(*args, **kwargs) on every rank; if it raises InputError on some, every rank raises the first."""
+        result, error = None, None
+        try:
+            result = function(*args, **kwargs)
+        except InputError as caught:
+            error = caught
+        self._wait()
+        errors = [e for e in self.comm.allgather(error) if e]
+        if errors:
+            raise _agreed(errors[0])
+        return result
+
+    # ------------------------------------------------------------ messages without a collective
+
+    def send(self, rank, message):
+        """Send to `rank` and go on."""
+        self._pending = [request for request in self._pending if not request.Test()]
+        self._pending.append(self.comm.isend(message, dest=rank))
+
+    def receive(self):
+        """(rank, message) of a message that has arrived, or None."""
+        if not self.comm.iprobe():
+            return None
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        message = self.comm.recv(status=status)
+        return status.source, message
+
+    # ------------------------------------------------------------ how a job ends
+
+    @contextlib.contextmanager
+    def guard(self):
+        """The body of a script. See the module's docstring for what becomes of exceptions."""
+        try:
+            yield
+        except InputError as error:
+            if not getattr(error, "agreed", False):  # only this rank knows
+                self.abort(f"error: {error}", 2)
+            if self.rank == 0:
+                print(f"error: {error}", file=sys.stderr)
+            self._wait()
+            sys.exit(2)
+        except RankFailed as failed:
+            self.abort(str(failed))
+        except SystemExit:
+            raise
+        except BaseException:
+            self.abort(f"rank {self.rank} on {socket.gethostname()} failed:\n{traceback.format_exc()}")
+        self._wait()
+
+    def abort(self, message, code=1):
+        """Print `message` and end every rank at once."""
+        print(message.rstrip(), file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        if self.size == 1:
+            sys.exit(code)
+        self.comm.Abort(code)
+
+    # ------------------------------------------------------------ hardware
+
+    def share_threads(self):
+        """Give this rank its share of the cores of its host; returns the number of threads of this rank.
+
+        The cores are those that the ranks of this host may run on, taken together: a launcher may have bound each to
+        one. torch alone gets this wrong both ways: one thread under MPICH's mpirun, all cores per rank under others.
+        OMP_NUM_THREADS, where the user set it, is respected.
+        """
+        allowed = set().union(*self._node.allgather(_own_cores()))
+        threads = max(1, len(allowed) // self.local_size)
+        if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+            threads = max(1, int(os.environ["OMP_NUM_THREADS"]))
+        torch.set_num_threads(threads)
+        return threads
+
+    def devices(self, cuda, ngpu=1):
+        """The torch devices of this rank: the CPU, or `ngpu` GPUs of its host, counted by the rank within the host."""
+        if not cuda:
+            return [torch.device("cpu")]
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise InputError(f"expected a CUDA device for --cuda, found none on {socket.gethostname()}; "
+                             "leave --cuda out to run on the CPU")
+        if ngpu > count:
+            raise InputError(f"expected at least {ngpu} GPUs for --ngpu {ngpu}, found {count} on "
+                             f"{socket.gethostname()}; lower --ngpu")
+        first = self.local_rank * ngpu
+        return [torch.device("cuda", (first + i) % count) for i in range(ngpu)]
+
+    def thread_hint(self):
+        """A sentence where a launcher has bound fewer cores than the host has, else ''."""
+        allowed = len(set().union(*self._node.allgather(_own_cores())))
+        cores = len({_core(cpu) for cpu in range(os.cpu_count() or 1)})
+        if self.size > 1 or launched()[0] > 1 or allowed >= cores or "OMPI_COMM_WORLD_SIZE" not in os.environ:
+            return ""
+        return f"the launcher bound this run to {allowed} of {cores} cores; mpirun --bind-to none frees them"
+
+
+def _agreed(error):
+    """Mark an error that every rank raises at the same place."""
+    error.agreed = True
+    return error
+
+
+def _core(cpu):
+    """The physical core of a logical CPU: two threads of one core don't convolve faster than one."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return cpu
+
+
+def _own_cores():
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return {_core(cpu) for cpu in cpus}
+
+
+def connect():
+    """The World of this run: MPI's where a launcher started more than one process, else one process.
+
+    Whether --mpi was given makes no difference: as separate runs, the processes would all write the same file.
+    Raises InputError where MPI does not see what was launched.
+    """
+    size, number = launched()
+    if size == 1:
+        return World()
+
+    def fail(message):
+        if number:  # the process with number 0 says it for all
+            sys.exit(2)
+        raise InputError(message)
+
+    try:
+        from mpi4py import MPI
+        from mpi4py.util import pkl5
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        fail(f"expected mpi4py and an MPI library for {size} processes ({reason}); pip install mpi4py mpich")
+    comm = MPI.COMM_WORLD
+    if comm.size != size:
+        fail(f"the launcher started {size} processes, but mpi4py's MPI ({MPI.get_vendor()[0]}) sees {comm.size}; "
+             "start it with the mpirun (or srun --mpi=...) of that MPI")
+    return World(pkl5.Intracomm(comm), comm.Split_type(MPI.COMM_TYPE_SHARED))

@@ -1,0 +1,256 @@
+"""The surface file of a running job: created or resumed, locked, filled, saved. Only rank 0 has one.
+
+Law: what `saved` counts is on the disk, whatever happens next; and a point is in the file only if it was computed with
+the network, directions, data, loss and precision that the file's provenance names.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+
+import h5_util
+from errors import InputError
+
+SAVE_SECONDS = 4.0  # a result waits at most this long (5 s with the writing) ...
+SAVE_SHARE = 0.01  # ... and at most this share of the time is spent on writing
+STALE_SECONDS = 120.0  # a lock of another host that was not touched for so long is a dead job's
+
+
+class SurfaceStore:
+    """The values of a surface under computation.
+
+    path: the surface file; grid, names, dir_file, provenance: what the run will put there. Creates the file, or takes
+    up one that has the same grid and the same provenance. Raises InputError, and changes nothing, if another job holds
+    the file, or if it was made from something else. A file that is complete is neither locked nor written.
+    """
+
+    def __init__(self, path, grid, names, dir_file, provenance):
+        self.path, self._names = path, list(names)
+        self._unsaved, self._cost, self._warned, self._lock = 0, 0.0, False, None
+        self.surface = self._read_or_new(grid, dir_file, provenance)
+        if self.missing().size == 0:
+            return
+        self._lock = Lock(path)
+        try:
+            self.surface = self._read_or_new(grid, dir_file, provenance)  # it may have grown until we had the lock
+            self._write()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _read_or_new(self, grid, dir_file, provenance):
+        if os.path.exists(self.path):
+            old = h5_util.read_surface(self.path)
+            _same_grid(self.path, old.grid, grid)
+            refuse_mismatch(self.path, old.provenance, provenance)
+            surface = replace(old, provenance=old.provenance | provenance)
+        else:
+            surface = h5_util.Surface(grid, dir_file=dir_file, provenance=provenance)
+        return surface.with_values(self._names)
+
+    def missing(self, names=None):
+        """Numbers of the points where one of `names` (default: all of the run's) is not computed yet."""
+        done = np.logical_and.reduce([self.surface.computed[name] for name in names or self._names])
+        return np.flatnonzero(~done)
+
+    def record(self, point, values):
+        """Take in {name: number} of one point."""
+        for name, value in values.items():
+            self.surface.values[name].flat[point] = value
+            self.surface.computed[name].flat[point] = True
+        self._unsaved += 1
+
+    def save(self, now=False):
+        """Write if it is time to, or if `now`. A full disk is reported once and tried again: the results are kept."""
+        wait = max(SAVE_SECONDS, min(60.0, self._cost / SAVE_SHARE))
+        if not now and time.monotonic() - self._last < wait:
+            return
+        if not self._unsaved:
+            self._last = time.monotonic()
+            self._lock.touch()
+            return
+        try:
+            self._write()
+        except InputError as error:
+            if now:
+                raise
+            self._last = time.monotonic()
+            if not self._warned:
+                print(f"warning: {error}; {self._unsaved} results wait in memory, trying again", file=sys.stderr)
+            self._warned = True
+
+    def _write(self):
+        start = time.monotonic()
+        h5_util.write_surface(self.path, self.surface)
+        self._last = time.monotonic()
+        self._cost = self._last - start
+        self._unsaved = 0
+        self._lock.touch()
+
+    def progress(self):
+        """'12 of 49 points', as far as all that the run wants is there."""
+        return f"{self.surface.grid.size - self.missing().size} of {self.surface.grid.size} points"
+
+    def close(self):
+        """Save what is left and let others have the file."""
+        if self._lock is None:
+            return
+        try:
+            if self._unsaved:
+                self.save(now=True)
+        finally:
+            self._lock.release()
+            self._lock = None
+
+
+def _same_grid(path, old, new):
+    if old.shape != new.shape or not all(np.allclose(a, b, rtol=0, atol=1e-12) for a, b in _axes(old, new)):
+        raise InputError(f"expected the grid {new} in {path}, got {old}; "
+                         "give the same --x and --y, or another --surf_file")
+
+
+def _axes(old, new):
+    return [(a, b) for a, b in ((old.x, new.x), (old.y, new.y)) if a is not None]
+
+
+# what must agree before results are put into one file: key -> in words
+MATTERS = {
+    "model": "model",
+    "checkpoint": "contents of --model_file",
+    "checkpoint2": "contents of --model_file2",
+    "checkpoint3": "contents of --model_file3",
+    "directions": "contents of the direction file",
+    "dir_type": "--dir_type",
+    "loss": "--loss_name",
+    "train_data": "training data",
+    "test_data": "test data",
+    "precision": "--precision",
+    "measure": "what is measured",
+}
+
+
+def refuse_mismatch(path, old, new, keys=MATTERS):
+    """Raises InputError if two provenances differ in what matters; a key that one of them lacks is not compared."""
+    differences = [
+        f"{words} ({_short(old[key])} in the file, {_short(new[key])} now)"
+        for key, words in keys.items()
+        if key in old and key in new and old[key] != new[key]
+    ]
+    if differences:
+        raise InputError(f"{path} was made from something else: it differs in {', '.join(differences)}; "
+                         "undo that, or choose another file name, or delete the file")
+
+
+def _short(value):
+    """A hash is recognized by its first digits."""
+    text = str(value)
+    return text[:10] if len(text) == 64 else text
+
+
+class Lock:
+    """At most one job writes a surface file. Works where the file system has no locks.
+
+    The lock is a file beside the surface, made with O_EXCL (atomic on local file systems and NFS >= 3), that names
+    host, pid and start of its job. It is dead, and taken over, when its process is gone (same host) or when it was not
+    touched for STALE_SECONDS (other hosts; a running job touches it at every save).
+    """
+
+    def __init__(self, target):
+        folder, base = os.path.split(os.path.abspath(target))
+        # a short name: the surface's own may be as long as the file system allows
+        self.path = os.path.join(folder, f".{hashlib.sha256(base.encode()).hexdigest()[:16]}.lock")
+        self._mine = {
+            "host": socket.gethostname(), "pid": os.getpid(), "process": _birth(os.getpid()),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"), "file": base,
+        }
+        for _ in range(10):
+            try:
+                descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileExistsError:
+                self._take_over(target)
+                continue
+            except OSError as error:
+                raise InputError(f"can't write to {folder} ({error.strerror}); "
+                                 "make it writable or choose another place with --surf_file") from None
+            with os.fdopen(descriptor, "w") as f:
+                json.dump(self._mine, f)
+            return
+        raise InputError(f"can't get the lock {self.path}; if no job writes {target}, delete it")
+
+    def _take_over(self, target):
+        """Remove a dead job's lock; raises InputError if the job lives."""
+        text, age = self._read()
+        try:
+            other = json.loads(text)
+        except ValueError:
+            other = None  # its job is just writing it, or died while it did
+        if other is None and age < 5:
+            time.sleep(0.2)
+            return
+        if other and _alive(other, age):
+            raise InputError(f"{target} is being written by another job (host {other.get('host')}, "
+                             f"pid {other.get('pid')}, since {other.get('started')}); wait for it or end it")
+        grave = f"{self.path}.{os.getpid()}"
+        with contextlib.suppress(OSError):
+            os.rename(self.path, grave)
+            # somebody else may have taken over between our look and our rename: give it back
+            with open(grave) as f:
+                if f.read() != text:
+                    with contextlib.suppress(FileExistsError):
+                        os.link(grave, self.path)
+            os.unlink(grave)
+
+    def _read(self):
+        """(text, age in seconds by the clock of the file system)."""
+        try:
+            with open(self.path) as f:
+                text = f.read()
+            modified = os.stat(self.path).st_mtime
+        except OSError:
+            return "", 0.0
+        probe = f"{self.path}.{os.getpid()}.clock"
+        try:
+            with open(probe, "w"):
+                now = os.stat(probe).st_mtime
+            os.unlink(probe)
+        except OSError:
+            now = time.time()
+        return text, now - modified
+
+    def touch(self):
+        with contextlib.suppress(OSError):
+            os.utime(self.path)
+
+    def release(self):
+        text, _ = self._read()
+        if text == json.dumps(self._mine):
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def _birth(pid):
+    """When a process began, as the kernel counts; pids are used again, (pid, birth) is not. '' where unknown."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(job, age):
+    if job.get("host") != socket.gethostname():
+        return age < STALE_SECONDS
+    try:
+        os.kill(int(job["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, KeyError, ValueError, TypeError):
+        return age < STALE_SECONDS
+    return _birth(job["pid"]) == job.get("process")
