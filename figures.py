@@ -6,11 +6,11 @@ matplotlib is imported inside the functions, so that --help and errors in the in
 """
 
 import contextlib
+import importlib
 import io
 import os
 import re
 import sys
-import warnings
 
 import numpy as np
 
@@ -53,14 +53,19 @@ def note(text):
     print(f"note: {text}", file=sys.stderr)
 
 
+def need(module):
+    """Import a module; InputError with the command that installs its package where it is missing."""
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"expected the package {package} ({error}); pip install {package}") from None
+
+
 @contextlib.contextmanager
 def style():
     """All drawing and saving happens inside; the user's matplotlibrc has no say, so that everyone gets one picture."""
-    try:
-        import matplotlib.style
-    except ImportError:
-        raise InputError("expected the package matplotlib, it is missing; pip install matplotlib") from None
-    with matplotlib.style.context(["default", STYLE]):
+    with need("matplotlib.style").context(["default", STYLE]):
         yield
 
 
@@ -85,12 +90,11 @@ def show_windows():
     """Show the figures made with `show` and wait until they are closed."""
     import matplotlib.pyplot as plt
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    if plt.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg"):  # what pyplot picks without a display
+        note("no window can be opened here; the figures are in the files")
+    else:
         plt.show()
     plt.close("all")
-    if any("non-interactive" in str(warning.message) for warning in caught):
-        note("no window can be opened here; the figures are in the files")
 
 
 def save(figure, path):
@@ -134,9 +138,10 @@ def share_done(values):
 
 
 def percent(share):
-    """'12 %'; never rounded up to 100 % or down to 0 %."""
-    number = 100 * share
-    return f"{np.floor(number):.0f} %" if number >= 1 else f"{number:.2g} %"
+    """'12 %', '1.8 %'; never rounded up to 100 % or down to 0 %."""
+    if share >= 0.1:
+        return f"{np.floor(100 * share + 1e-9):.0f} %"
+    return f"{np.floor(1000 * share + 1e-9) / 10:g} %" if share >= 0.01 else f"{100 * share:.1g} %"
 
 
 def plain_name(name):

@@ -11,9 +11,9 @@ The files are named SURF_FILE_SURFNAME(_zmax=Z)(_log).vtp, .png and so on. The h
 N x N points by a cubic spline (--interp N), clipped at --zmax, and turned into log(z + 0.1) (--log). Quads that touch a
 point without a finite value (not computed, NaN, infinite) are left out, and counted on stderr.
 
-In pictures and meshes the surface is as high as --zscale times the longer side of its plane, whatever its values are; the
-ParaView file has the values themselves. Thin dark lines are level lines at even steps of the height. Pictures need no
-screen: they are drawn off-screen through EGL, OSMesa or X, whichever VTK finds.
+In pictures and meshes the surface is as high as --zscale times the longer side of its plane, whatever its values are;
+the ParaView file has the values themselves. Thin dark lines are level lines at even steps of the height. Pictures need
+no screen: they are drawn off-screen through EGL, OSMesa or X, whichever VTK finds.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def heights(surface, name="train_loss", zmax=-1.0, log=False, interp=-1):
         raise InputError("expected a 2-D surface, got a 1-D one (no ycoordinates); draw it with plot_1D.py")
     x, y = surface.grid.x, surface.grid.y
     if len(x) < 2 or len(y) < 2:
-        raise InputError(f"expected at least 2 points along each axis, got {len(x)} x {len(y)}; compute a finer surface")
+        raise InputError(f"expected at least 2 points per axis, got {len(x)} x {len(y)}; compute a finer surface")
     if zmax != -1 and not (math.isfinite(zmax) and zmax > 0):
         raise InputError(f"expected --zmax above 0, or -1 for none, got {zmax}")
     if interp != -1 and interp < 2:
@@ -104,9 +104,9 @@ def resample(x, y, z, n):
 
 
 def quads(z):
-    """(quads, 4) corner numbers of the cells of z (ny, nx) whose four corners are finite, row-major; and how many are not.
+    """Corner numbers (quads, 4) of the cells of z (ny, nx) with four finite corners, and how many cells are not so.
 
-    The corners of a cell are i, i+1, i+nx+1, i+nx: counterclockwise seen from above.
+    Cells are in row-major order; the corners are i, i+1, i+nx+1, i+nx: counterclockwise seen from above.
     """
     number = np.arange(z.size).reshape(z.shape)
     corners = np.stack([number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]], -1).reshape(-1, 4)
@@ -115,9 +115,11 @@ def quads(z):
 
 
 def polydata(x, y, z):
-    """PyVista PolyData of the surface: points (x, y, z) in row-major order, quads, `zvalue` per point, `averaged zvalue`
-    (the mean of the corners) per quad. Points without a finite z, and the quads that touch them, are left out: a NaN
-    vertex spoils the bounds, and with them the view, in ParaView. Raises InputError when no quad is left.
+    """PolyData of the surface, float32: points (x, y, z) in row-major order, quads, `zvalue` per point, `averaged
+    zvalue` (the mean of the corners) per quad.
+
+    Points without a finite z, and the quads that touch them, are left out: a NaN vertex spoils the bounds, and with
+    them the view, in ParaView. Raises InputError when no quad is left.
     """
     pyvista = import_pyvista()
     corners, _ = quads(z)
@@ -137,7 +139,10 @@ def polydata(x, y, z):
 
 
 def shape(x, y, z, zscale=ZSCALE):
-    """PolyData of the surface in a box: centred, longer side of the plane 1, height `zscale`, normals, `zvalue` as drawn."""
+    """PolyData of the surface in a box: longer side of the plane 1, centred, height from 0 to `zscale`; with normals.
+
+    Its shape doesn't depend on the scale of the values; `zvalue` holds them.
+    """
     side = max(np.ptp(x), np.ptp(y))
     low, high = np.nanmin(z), np.nanmax(z)
     scaled = (z - low) / (high - low) * zscale if high > low else z - low
@@ -152,8 +157,8 @@ def shape(x, y, z, zscale=ZSCALE):
 def refine(mesh, cells=300):
     """The same surface with every quad as a bilinear patch of k x k quads, about `cells` along the longer side.
 
-    A quad that is drawn as two triangles shows the diagonal that was chosen; a patch has no favoured diagonal. Positions
-    stay those of the data, corners included; normals are interpolated, so that the shading is smooth.
+    A quad that is drawn as two triangles shows the diagonal that was chosen; a patch has no favoured diagonal. The
+    corners stay the points of the data; normals are interpolated, so that the shading is smooth.
     """
     pyvista = import_pyvista()
     corners = mesh.faces.reshape(-1, 5)[:, 1:]
@@ -272,7 +277,8 @@ def photographs(mesh, directions, size, cmap="viridis", contours=CONTOURS, trans
     low, high = fine.get_data_range("zvalue")
     if contours and high > low:
         lines = fine.contour(np.linspace(low, high, contours + 2)[1:-1], scalars="zvalue")
-        actor = plotter.add_mesh(lines, color="black", opacity=0.35, line_width=max(1.5, size[0] / 600), lighting=False)
+        width = max(1.5, size[0] / 600)
+        actor = plotter.add_mesh(lines, color="black", opacity=0.35, line_width=width, lighting=False)
         # pulled towards the camera, or the surface that they lie in would swallow half of them
         actor.mapper.SetResolveCoincidentTopologyToPolygonOffset()
         actor.mapper.SetRelativeCoincidentTopologyLineOffsetParameters(-4, -60)
@@ -329,7 +335,8 @@ def gif(frames):
     palette = strip.quantize(128)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
-    indexed[0].save(buffer, "GIF", save_all=True, append_images=indexed[1:], duration=round(1000 * FRAME_SECONDS), loop=0)
+    milliseconds = round(1000 * FRAME_SECONDS)
+    indexed[0].save(buffer, "GIF", save_all=True, append_images=indexed[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
 
 
@@ -395,7 +402,8 @@ def stl(mesh, cmap):
     points[mesh.n_points :, 2] = low - thickness
     points[:, 2] += thickness - low
     solid.points = points * STL_SIDE
-    return saved(solid.clean().compute_normals(cell_normals=True, point_normals=False, auto_orient_normals=True), ".stl")
+    solid = solid.clean().compute_normals(cell_normals=True, point_normals=False, auto_orient_normals=True)  # outwards
+    return saved(solid, ".stl")
 
 
 def glb(mesh, cmap):
@@ -503,12 +511,16 @@ def main(argv=None):
         extension = os.path.splitext(args.orbit)[1].lower()
         if extension not in FILMS:
             raise InputError(f"expected --orbit FILE.gif or FILE.mp4, got {args.orbit!r}")
+        if not os.path.isdir(os.path.dirname(args.orbit) or "."):
+            raise InputError(f"expected --orbit in a folder that exists, got {args.orbit!r}; make the folder first")
         film = FILMS[extension]
         if film is mp4:
             try:
                 import imageio_ffmpeg  # noqa: F401  asked for before anything is drawn
             except ImportError:
                 raise InputError("MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or take a .gif") from None
+    if args.png or film or args.export:
+        colours(args.cmap)  # a wrong name is found before the work, not after it
     x, y, z = heights(read_surface(args.surf_file), args.surf_name, args.zmax, args.log, args.interp)
     stem = (f"{args.surf_file}_{args.surf_name}"
             + option_suffix(("zmax", args.zmax if args.zmax != -1 else None), ("log", args.log)))
@@ -530,7 +542,8 @@ def main(argv=None):
     look = {"cmap": args.cmap, "contours": args.contours}
     if args.png:
         buffer = io.BytesIO()
-        picture(mesh, args.view, args.size, transparent=args.transparent, **look).save(buffer, "PNG", optimize=True)
+        drawn = picture(mesh, args.view, args.size, transparent=args.transparent, **look)
+        drawn.save(buffer, "PNG", optimize=True)
         files[stem + ".png"] = buffer.getvalue()
     if film:
         files[args.orbit] = film(turntable(mesh, args.view, args.size or ORBIT_SIZE, **look))

@@ -9,6 +9,8 @@ import hashlib
 import os
 import pickle
 import re
+import textwrap
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -79,7 +81,9 @@ def _open(path):
 
 def _first_line(error):
     line = next(iter(str(error).splitlines()), "")
-    return re.sub(r"^\[enforce fail[^]]*\][ .]*", "", line) or type(error).__name__  # torch names its own source line
+    line = re.sub(r"^\[enforce fail[^]]*\][ .]*", "", line)  # torch names a line of its own source
+    sentence = re.split(r"\. | \(Could", line)[0]  # the rest is advice to programmers
+    return textwrap.shorten(sentence, 120, placeholder=" ...") or type(error).__name__
 
 
 def read_torch(path, trust_pickle=False):
@@ -96,7 +100,8 @@ def read_torch(path, trust_pickle=False):
     if not (head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar"):
         raise _cannot_read(path, "this is no file of torch.save")
     try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
+        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as: this file may not be readable
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes the reader raise
         refused = isinstance(error, pickle.UnpicklingError | UnicodeDecodeError) or "weights_only" in str(error)

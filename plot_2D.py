@@ -76,7 +76,7 @@ def read_2d(path):
     return surface
 
 
-def plane(surface, values, name, path, title=None):
+def make_plane(surface, values, name, path, title=None):
     """Plane of the masked array `values` (ny, nx); what is not computed comes from the finished coarse points."""
     computed = ~np.ma.getmaskarray(values)
     if not computed.any():
@@ -91,11 +91,11 @@ def plane(surface, values, name, path, title=None):
 
 
 def unfinished(values, filled):
-    """', 12 % of the points, interpolated', or '' where all points are computed."""
+    """A second line, '12 % of the points, interpolated', or '' where all points are computed."""
     share = figures.share_done(values)
     if share == 1:
         return ""
-    return f", {figures.percent(share)} of the points" + (", interpolated" if filled is not values else "")
+    return f"\n{figures.percent(share)} of the points" + (", interpolated" if filled is not values else "")
 
 
 def from_coarse(grid, values):
@@ -103,13 +103,11 @@ def from_coarse(grid, values):
 
     Level k holds the rows and columns whose number, counted from the middle, is a multiple of 2^k. Starting at the
     finest level that is complete, each finer one keeps its computed points and gets the rest by linear interpolation
-    (of the logarithm where all values are above 0, because losses span decades). Points beside NaN or inf take the
-    nearest value. Without a complete level (at least 2 x 2 points) `values` is returned as it is.
+    (of the logarithm where all values are above 0, because losses span decades). A point whose nearest computed point
+    is NaN or inf takes that value. Without a complete level (at least 2 x 2 points) `values` is returned as it is.
     """
-    from scipy.interpolate import RegularGridInterpolator
-
     mask, data = np.ma.getmaskarray(values), np.ma.getdata(values).astype(float)
-    axes = (grid.y, grid.x)
+    finite = np.isfinite(data) & ~mask
     step, lines = 1, None
     while step < max(mask.shape):
         step *= 2
@@ -118,33 +116,36 @@ def from_coarse(grid, values):
             break
     else:
         return values
-    if min(map(len, lines)) < 2:
+    if min(map(len, lines)) < 2 or not finite.any():
         return values
-    known = data[~mask]
-    positive = (known[np.isfinite(known)] > 0).all()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        data = np.where(mask, np.nan, np.log(data) if positive else data)
-    level = data[np.ix_(*lines)]
+
+    def nearest(known):  # for each point the value of the nearest known one
+        transform = figures.need("scipy.ndimage").distance_transform_edt
+        return data[tuple(transform(~known, return_distances=False, return_indices=True))]
+
+    interpolator = figures.need("scipy.interpolate").RegularGridInterpolator
+    positive = (data[finite] > 0).all()
+    smooth = np.where(finite, data, nearest(finite))
+    smooth = np.log(smooth) if positive else smooth
+    level = smooth[np.ix_(*lines)]
     while step > 1:
         step //= 2
         finer = [np.arange(n // 2 % step, n, step) for n in mask.shape]
-        points = tuple(axis[i] for axis, i in zip(axes, lines, strict=True))
-        at = np.stack(np.meshgrid(*[axis[i] for axis, i in zip(axes, finer, strict=True)], indexing="ij"), -1)
+        points = tuple(axis[i] for axis, i in zip((grid.y, grid.x), lines, strict=True))
+        at = np.stack(np.meshgrid(grid.y[finer[0]], grid.x[finer[1]], indexing="ij"), -1)
         # the border lies outside the coarse points: fill_value=None carries the slope on
-        with np.errstate(invalid="ignore"):
-            linear = RegularGridInterpolator(points, level, bounds_error=False, fill_value=None)(at)
-        nearest = RegularGridInterpolator(points, level, "nearest", bounds_error=False, fill_value=None)(at)
-        filled = np.where(np.isfinite(linear), linear, nearest)
+        between = interpolator(points, level, bounds_error=False, fill_value=None)(at)
         here = np.ix_(*finer)
-        level, lines = np.where(mask[here], filled, data[here]), finer
-    level = np.exp(level) if positive else level
-    return np.ma.masked_array(np.where(mask, level, np.ma.getdata(values)), np.zeros(mask.shape, bool))
+        level, lines = np.where(mask[here], between, smooth[here]), finer
+    claim = nearest(~mask)
+    filled = np.where(np.isfinite(claim), np.exp(level) if positive else level, claim)
+    return np.ma.masked_array(np.where(mask, filled, data), np.zeros(mask.shape, bool))
 
 
 # ---------------------------------------------------------------- scales
 
 
-def scale(planes, vmin=None, vmax=None, vlevel=None, log=False):
+def choose_scale(planes, vmin=None, vmax=None, vlevel=None, log=False):
     """Scale for the planes together. None: 0.1, 10, 0.5 for a loss; from the data for others and on a log scale.
 
     Where the levels asked for leave the picture empty, a note says so and the data choose.
@@ -347,7 +348,6 @@ def finish(figure, ax, handles, kinds, title, bar=None):
         if bar:
             bar.ax.set_position(((left + inner + gap) / width, (bottom + legend_height) / height, thick / width,
                                  inner * ratio / height))
-        figure.draw_without_rendering()
         to_inches = figure.dpi_scale_trans.inverted()
         frame = ax.get_window_extent().transformed(to_inches)
         whole = ax.get_tightbbox(for_layout_only=True).transformed(to_inches)
@@ -360,8 +360,8 @@ def finish(figure, ax, handles, kinds, title, bar=None):
 
 
 def colour_bar(figure, mappable, label, levels=None, **kwargs):
-    """Colour bar with at most 12 of the levels as ticks; without `ax`, in axes that `finish` puts in place."""
-    if "ax" not in kwargs:
+    """Colour bar with at most 12 of the levels as ticks; without `cax`, in axes that `finish` puts in place."""
+    if "cax" not in kwargs:
         kwargs["cax"] = figure.add_axes((0.85, 0.2, 0.03, 0.6))
     if levels is not None:
         kwargs |= {"ticks": levels[:: -(-len(levels) // 12)], "format": lambda level, _: figures.number(level)}
@@ -381,9 +381,15 @@ def line_colours():
     return ListedColormap(matplotlib.colormaps[figures.COLOUR_MAP](np.linspace(0, 0.8, 256)))
 
 
+def drawable(plane, scale):
+    """z as matplotlib's contours take it: without NaN, and on a log scale without values of 0 or less."""
+    z = np.ma.masked_invalid(plane.z)
+    return np.maximum(z, 0.5 * plane.finite[plane.finite > 0].min()) if scale.log else z
+
+
 def draw_contours(ax, plane, scale, labels=True):
     """Contour lines, labelled where a label covers no other line."""
-    lines = ax.contour(plane.x, plane.y, np.ma.masked_invalid(plane.z), levels=scale.levels, cmap=line_colours(),
+    lines = ax.contour(plane.x, plane.y, drawable(plane, scale), levels=scale.levels, cmap=line_colours(),
                        norm=scale.norm(), linewidths=0.9)
     if labels:
         label_contours(ax, lines)
@@ -399,7 +405,7 @@ def label_contours(ax, lines, size=7, most=14):
     """
     ax.figure.draw_without_rendering()  # the layout decides where things are
     to_points = 72.0 / ax.figure.dpi
-    radius = 0.6 * size
+    radius = 0.75 * size  # the circles cover the corners of the text's box
 
     def on_paper(polygon):  # (n, 2) points about 2 pt apart
         corners = ax.transData.transform(polygon) * to_points
@@ -416,28 +422,28 @@ def label_contours(ax, lines, size=7, most=14):
     # every 8th level first, then every 4th, ...: labels spread over the whole range; a second round for other lines,
     # one label for each
     order = sorted(range(len(lines.levels)), key=lambda i: (-((i & -i) or 64), i))
+    others = {level: _distance_to(every[owner != level]) for level in lines.levels}
     texts = []
     for bend in (0.25, 0.45):
         for level in lines.levels[order]:
             text = figures.number(level)
             width = _text_width(text, size)
-            best = None
-            for i, middle, chord in _straight_stretches(segments, level, width, bend * size):
-                row = middle + np.linspace(-0.5, 0.5, max(2, int(width / radius) + 1))[:, None] * chord * width
-                if (row < frame[0]).any() or (row > frame[1]).any():
-                    continue
-                room = min(_distance(row, every[owner != level]) - radius, _distance(row, taken) - 2.5 * radius)
-                steep = abs(np.arctan2(chord[1], abs(chord[0])))  # level text reads best
-                score = min(room, 2 * size) - 0.5 * size * steep
-                if room > 0 and (best is None or score > best[0]):
-                    best = (score, i, middle, row, np.degrees(np.arctan2(chord[1], chord[0])))
-            if best is None or len(texts) >= most:
+            which, middles, chords = _straight_stretches(segments, level, width, bend * size)  # of C candidates
+            if not len(which) or len(texts) >= most:
                 continue
-            _, i, middle, row, angle = best
-            segments[i] = (None, segments[i][1])
-            taken = np.concatenate([taken, row])
-            x, y = ax.transData.inverted().transform(middle / to_points)
-            angle = (angle + 90) % 180 - 90  # never upside down
+            along = np.linspace(-0.5, 0.5, max(2, int(width / radius) + 1)) * width
+            rows = middles[:, None] + along[:, None] * chords[:, None]  # (C, circles, 2)
+            room = np.minimum(others[level](rows) - radius, _distance_to(taken)(rows) - 2 * radius)  # (C,)
+            room[(rows < frame[0]).any((1, 2)) | (rows > frame[1]).any((1, 2))] = 0
+            steep = np.abs(np.arctan2(chords[:, 1], np.abs(chords[:, 0])))  # level text reads best
+            score = np.where(room > 0, np.minimum(room, 2 * size) - 0.5 * size * steep, -np.inf)
+            best = score.argmax()
+            if room[best] <= 0:
+                continue
+            segments[which[best]] = (None, segments[which[best]][1])
+            taken = np.concatenate([taken, rows[best]])
+            x, y = ax.transData.inverted().transform(middles[best] / to_points)
+            angle = (np.degrees(np.arctan2(*chords[best][::-1])) + 90) % 180 - 90  # never upside down
             texts.append(_boxed(ax, x, y, text, size, rotation=angle, rotation_mode="anchor", ha="center", va="center"))
     if len(texts) < min(3, len(lines.levels)):
         _boxed(ax, 0.02, 0.02, _levels_in_words(lines.levels), size, transform=ax.transAxes)
@@ -452,9 +458,12 @@ def _text_width(text, size):
 
 
 def _straight_stretches(segments, level, width, most_bend):
-    """[(segment, middle, unit chord)] of the stretches `width` long that leave their chord by at most `most_bend`."""
+    """Stretches of the lines of `level`, `width` long, that leave their chord by at most `most_bend`.
+
+    Returns the number of the segment (C,), the middle (C, 2) and the unit chord (C, 2) of each.
+    """
     half = max(1, int(width / 4))  # the points are 2 pt apart
-    found = []
+    which, middles, chords = [], [], []
     for number, (own, points) in enumerate(segments):
         if own != level:
             continue
@@ -467,13 +476,18 @@ def _straight_stretches(segments, level, width, most_bend):
             away = points[i - half : i + half] - start
             bend = chord[0] * away[:, 1] - chord[1] * away[:, 0]
             if np.abs(bend).max() <= most_bend:
-                found.append((number, (start + end) / 2 + np.array([-chord[1], chord[0]]) * bend.mean(), chord))
-    return found
+                which.append(number)
+                middles.append((start + end) / 2 + np.array([-chord[1], chord[0]]) * bend.mean())
+                chords.append(chord)
+    return np.array(which), np.array(middles), np.array(chords)
 
 
-def _distance(a, b):
-    """Smallest distance between points of a (n, 2) and of b (m, 2)."""
-    return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1).min(initial=np.inf))
+def _distance_to(points):
+    """Function of rows (C, n, 2) that gives the smallest distance (C,) of each row to the points (m, 2)."""
+    if not len(points):
+        return lambda rows: np.full(len(rows), np.inf)
+    tree = figures.need("scipy.spatial").cKDTree(points)
+    return lambda rows: tree.query(rows)[0].min(axis=1)
 
 
 def _boxed(ax, x, y, text, size, **placing):
@@ -516,7 +530,7 @@ def contourf_figure(plane, scale, labels, show, **_):
 
 def fill_contours(ax, plane, scale):
     """Filled contours with thin lines between them; what lies beyond the outer levels gets a colour of its own."""
-    z = np.ma.masked_invalid(plane.z)
+    z = drawable(plane, scale)
     levels = scale.levels
     ends = (scale.low, scale.high)
     if len(levels) < 2:
@@ -565,14 +579,15 @@ def surface_figure(plane, scale, labels, show, zlim=None, log=False, **_):
     x, y, z = refined(plane.x, plane.y, z)  # before it is cut, so that the rim lies where the surface crosses the top
     z = np.minimum(z, top)  # NaN stays NaN
 
-    height, below = (2.9, 0.2) if plane.bad else (2.7, 0.0)
+    below = 0.2 if plane.bad else 0.0  # inches, for the legend
+    height = 2.7 + below + 0.13 * plane.title.count("\n")
     figure = figures.new_figure(figures.COLUMN, height, show, layout="none")
     ax = figure.add_axes((-0.04, (0.12 + below) / height, 0.97, 2.5 / height), projection="3d", computed_zorder=False)
     share = (z - bottom) / (top - bottom)
     face = (share[1:, 1:] + share[1:, :-1] + share[:-1, 1:] + share[:-1, :-1]) / 4  # one per quad
-    light = LightSource(azdeg=225, altdeg=55).hillshade(0.5 * np.nan_to_num(share), dx=1 / len(x), dy=1 / len(y))[1:, 1:]
+    light = LightSource(azdeg=225, altdeg=55).hillshade(0.5 * np.nan_to_num(share), dx=1 / len(x), dy=1 / len(y))
     colours = matplotlib.colormaps[figures.COLOUR_MAP](face)
-    colours[..., :3] = np.clip(colours[..., :3] * (0.65 + 0.45 * light[..., None]), 0, 1)
+    colours[..., :3] = np.clip(colours[..., :3] * (0.65 + 0.45 * light[1:, 1:, None]), 0, 1)
     colours[..., 3] = np.isfinite(face)
     surface = ax.plot_surface(*np.meshgrid(x, y), z, facecolors=colours, shade=False, rstride=1, cstride=1, linewidth=0,
                               antialiased=False, rasterized=True, zorder=3)
@@ -636,7 +651,7 @@ def refined(x, y, z, lines=150):
 
 
 def format_height(axis, bottom, top, log):
-    """Ticks of the z axis; returns the power of ten to name beside it, because long numbers would run into its label."""
+    """Ticks of the z axis; returns the power of ten that its label names: long numbers would run into the label."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     if log:
@@ -668,13 +683,13 @@ def plot_2d_contour(surf_file, surf_name="train_loss", vmin=None, vmax=None, vle
     Figures that the grid can't give (contours of a single row) are left out with a note.
     """
     surface = read_2d(surf_file)
-    shown = plane(surface, surface.get(surf_name), surf_name, surf_file, title)
+    shown = make_plane(surface, surface.get(surf_name), surf_name, surf_file, title)
     labels = axis_labels(dir_file)
     if zlim is not None and not np.isfinite(zlim):
         raise InputError(f"expected a finite --zlim, got {zlim}")
     if not len(shown.finite):
         figures.note(f"no value of {surf_name} is finite; only the heat map is drawn, hatched")
-    chosen = scale([shown], vmin, vmax, vlevel, log)
+    chosen = choose_scale([shown], vmin, vmax, vlevel, log)
     left_out, made = [], {}
     for name, draw in FIGURES.items():
         if (min(shown.z.shape) < 2 and name in NEED_QUADS) or (not len(shown.finite) and name != "2dheat"):
@@ -709,7 +724,7 @@ def plot_2d_eig_ratio(surf_file, show=False, *, fmt="pdf", title=None):
     written = []
     symbol = r"\lambda_\mathrm{min}\,/\,\lambda_\mathrm{max}"
     for suffix, values, label in (("abs_ratio", np.abs(ratio), f"$|{symbol}|$"), ("ratio", ratio, f"${symbol}$")):
-        shown = plane(surface, np.ma.masked_array(values, mask), "min_eig", surf_file, title)
+        shown = make_plane(surface, np.ma.masked_array(values, mask), "min_eig", surf_file, title)
         if title is None:
             usual, better = figures.plain_name("min_eig"), "eigenvalues of the Hessian"
             shown = replace(shown, title=shown.title.replace(usual, better))
@@ -789,10 +804,10 @@ def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_los
     proj_files = as_list(proj_file)
     names = figures.labels_for(proj_files, labels) if len(proj_files) > 1 else list(labels) or ["optimizer path"]
     surface = read_2d(surf_file)
-    shown = plane(surface, surface.get(surf_name), surf_name, surf_file, title)
+    shown = make_plane(surface, surface.get(surf_name), surf_name, surf_file, title)
     if min(shown.z.shape) < 2:
         raise InputError(f"expected at least 2 rows and 2 columns for contours, {surf_file} has {surface.grid}")
-    chosen = scale([shown], vmin, vmax, vlevel, log)
+    chosen = choose_scale([shown], vmin, vmax, vlevel, log)
     inner, path = box(shown), path_box(proj_files)
     whole = inner
     if path[0] < inner[0] or path[1] > inner[1] or path[2] < inner[2] or path[3] > inner[3]:
@@ -868,37 +883,43 @@ def plot_2d_compare(surf_files, surf_name="train_loss", vmin=None, vmax=None, vl
     surfaces = [read_2d(path) for path in surf_files]
     planes = []
     for surface, path, name in zip(surfaces, surf_files, names, strict=True):
-        values = surface.get(surf_name)
-        shown = plane(surface, values, surf_name, path, title=name)
-        planes.append(replace(shown, title=name + shown.title[len(name) :].replace(", ", "\n", 1)))
+        planes.append(make_plane(surface, surface.get(surf_name), surf_name, path, title=name))
         if min(planes[-1].z.shape) < 2:
             raise InputError(f"expected at least 2 rows and 2 columns for contours, {path} has {surface.grid}")
-    chosen = scale(planes, vmin, vmax, vlevel, log)
+    chosen = choose_scale(planes, vmin, vmax, vlevel, log)
+    below = [flatness_text(surface, surf_name) for surface in surfaces]
     columns = min(len(planes), 2 if len(planes) in (2, 4) else 3)
     rows = -(-len(planes) // columns)
-    width = {1: figures.COLUMN, 2: 0.75 * figures.PAGE}.get(columns, figures.PAGE)
-    each = width / columns - 0.4
-    figure = figures.new_figure(width, rows * (each + 1.1) + 0.8, show, layout="compressed")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    kinds = set()
-    for ax, shown, surface in zip(axes.flat, planes, surfaces, strict=False):
+    width = {1: figures.COLUMN, 2: 0.75 * figures.PAGE}.get(columns, figures.PAGE)  # inches, as all sizes here
+    each = (width - 0.1) / columns  # a panel with its tick labels, 0.45 wide
+    shape = [np.ptp(p.y) / np.ptp(p.x) for p in planes]
+    tall = (each - 0.45) * max(s if 1 / 3 <= s <= 3 else 0.75 for s in shape)
+    above, under = (0.1 + 0.15 * max(p.title.count("\n") + 1 for p in planes),
+                    0.3 + 0.14 * max(text.count("\n") + 1 for text in below))
+    top = 0.2 if title else 0.0
+    height = top + rows * (above + tall + under) + 0.65
+    figure = figures.new_figure(width, height, show, layout="none")
+    kinds, marks = set(), {}
+    for i, (shown, text) in enumerate(zip(planes, below, strict=True)):
+        row, column = divmod(i, columns)
+        y = height - top - row * (above + tall + under) - above - tall
+        ax = figure.add_axes(((column * each + 0.45) / width, y / height, (each - 0.45) / width, tall / height))
         kinds |= set(hatch_bad(ax, shown, cells=False))
         filled = fill_contours(ax, shown, chosen)
-        handles = mark_points(ax, shown)
+        # each panel has a minimum of its own, so the legend names no value
+        marks |= {mark.get_label().partition(",")[0]: mark for mark in mark_points(ax, shown)}
         ax.set_title(shown.title)
-        ax.set_aspect("equal" if 1 / 3 <= np.ptp(shown.y) / np.ptp(shown.x) <= 3 else "auto")
+        ax.set_aspect("equal" if 1 / 3 <= shape[i] <= 3 else "auto")
         ax.locator_params(nbins=5)
-        ax.set_xlabel(flatness_text(surface, surf_name), fontsize=7)
-    for ax in axes.flat[len(planes) :]:
-        ax.remove()
-    colour_bar(figure, filled, figures.plain_name(surf_name), filled.levels, ax=list(axes.flat[: len(planes)]),
-               location="bottom", aspect=45, shrink=0.7)
-    for handle in handles:
-        handle.set_label(handle.get_label().partition(",")[0])
+        ax.set_xlabel(text, fontsize=7)
+    bar = colour_bar(figure, filled, figures.plain_name(surf_name), filled.levels, orientation="horizontal",
+                     cax=figure.add_axes((0.15, 0.56 / height, 0.7, 0.09 / height)))
+    bar.ax.xaxis.labelpad = 2
     if title:
-        figure.suptitle(title)
-    handles = handles + figures.bad_handles(kinds)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        figure.suptitle(title, y=1 - 0.03 / height, va="top")
+    marks |= {patch.get_label(): patch for patch in figures.bad_handles(kinds)}
+    if marks:
+        figure.legend(marks.values(), marks.keys(), loc="lower center", ncols=len(marks))
     written = [figures.save(figure, output or f"{surf_files[0]}_{surf_name}_2dcompare.{fmt}")]
     if show:
         figures.show_windows()

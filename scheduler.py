@@ -96,13 +96,16 @@ class Pool:
 
     def _worthwhile(self, rank, now):
         """Would `rank` be given one of the remaining points by a scheduler that always picks the first to finish?"""
-        if self.remaining > 4 * self._size:
-            return True
+        if self._seconds[rank] is None and self._running[rank]:
+            return False  # one point first: it may be slow
         known = [s for s in self._seconds if s is not None]
         guess = float(np.mean(known)) if known else 0.0  # without any measurement all ranks are equal
+        speeds = [s if s is not None else guess for s in self._seconds]
+        rate = sum(1 / max(s, 1e-9) for s in speeds)
+        if self.remaining / rate > (len(self._running[rank]) + 1) * speeds[rank]:
+            return True  # far from the end
         finish = []
-        for r in range(self._size):
-            seconds = self._seconds[r] if self._seconds[r] is not None else guess
+        for r, seconds in enumerate(speeds):
             busy = 0.0
             if self._running[r]:
                 busy = max(0.0, seconds - (now - self._running[r][0][1])) + seconds * (len(self._running[r]) - 1)

@@ -236,10 +236,11 @@ def resume_optimizer(optimizer, path, name, epoch, trust_pickle=False):
         raise InputError(f"expected the state of {name} in {path}, got one that keeps "
                          f"{', '.join(sorted(map(str, kept)))}; give the --optimizer that wrote it")
     shapes = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
-    fits = not state or (set(state) == set(range(len(shapes))) and all(
-        value is None or (isinstance(value, torch.Tensor) and tuple(value.shape) == (() if key == "step" else shapes[i]))
-        for i, entry in state.items() for key, value in entry.items()
-    ))
+    fits = not state or set(state) == set(range(len(shapes)))
+    for i, entry in state.items():
+        for key, value in entry.items() if fits else ():
+            shape = () if key == "step" else shapes[i]
+            fits = fits and (value is None or isinstance(value, torch.Tensor) and tuple(value.shape) == shape)
     if not fits:
         raise InputError(f"expected the state of {len(shapes)} parameters of this model in {path}, "
                          "got that of another model; give the opt_state_E.t7 beside the model_E.t7")

@@ -1,0 +1,360 @@
+"""Takes about 8 s."""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cifar10.model_loader import outline
+from cifar10.models import MODELS
+from errors import InputError
+from model_loader import build, checkpoint_hash, load_net, read_checkpoint
+from tests.conftest import GOLDEN
+
+ZOO = json.loads((GOLDEN / "model_zoo.json").read_text())
+CHECKPOINT = GOLDEN / "model_6.t7"
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """The state dict of a trained resnet20."""
+    state = torch.load(CHECKPOINT, weights_only=True)["state_dict"]
+    return OrderedDict((key, value.contiguous()) for key, value in state.items())
+
+
+def one_line(call, *args, **kwargs):
+    """The message of the InputError that the call raises, which must be a single line."""
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert message and "\n" not in message and "expected" in message
+    return message
+
+
+def prefixed(state):
+    return OrderedDict((f"module.{key}", value) for key, value in state.items())
+
+
+def save_old(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+# file name -> function that writes weights to that path
+FORMATS = {
+    "dict.t7": lambda w, path: torch.save({"state_dict": w, "epoch": 6, "acc": 10.5}, path),
+    "bare.pt": lambda w, path: torch.save(w, path),
+    "module.t7": lambda w, path: torch.save({"state_dict": prefixed(w), "epoch": 6}, path),
+    "bare_module.t7": lambda w, path: torch.save(prefixed(w), path),
+    "old.t7": lambda w, path: save_old({"state_dict": w, "epoch": 6}, path),
+    "old_bare_module.t7": lambda w, path: save_old(prefixed(w), path),
+    "plain_dict.t7": lambda w, path: torch.save(dict(w), path),
+    "model.pth": lambda w, path: torch.save({"model": w, "optimizer": {"lr": 0.1}}, path),
+    "net.pth": lambda w, path: torch.save({"net": w, "model": "resnet20"}, path),
+    "model_state_dict.pth": lambda w, path: torch.save({"model_state_dict": w}, path),
+    "parameters.pt": lambda w, path: torch.save({k: torch.nn.Parameter(v, v.is_floating_point()) for k, v in w.items()},
+                                                path),
+    "protocol4.pt": lambda w, path: torch.save(w, path, pickle_protocol=4),
+    "file.safetensors": lambda w, path: save_file(dict(w), path, metadata={"epoch": "6"}),
+    "module.safetensors": lambda w, path: save_file(prefixed(w), path),
+}
+NEEDS_TRUST = {"protocol4.pt"}  # torch's safe reader knows the opcodes of protocol 2 only
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_network(name, weights, tmp_path):
+    FORMATS[name](weights, tmp_path / name)
+    net = load_net("resnet20", tmp_path / name, trust_pickle=name in NEEDS_TRUST)
+    state = net.state_dict()
+    assert list(state) == list(weights) and not net.training
+    assert all(torch.equal(state[key], value) for key, value in weights.items())
+
+
+def test_the_rest_of_a_checkpoint_is_its_info(weights, tmp_path):
+    for name, info in {"dict.t7": {"epoch": 6, "acc": 10.5}, "net.pth": {"model": "resnet20"}, "bare.pt": {},
+                       "model.pth": {"optimizer": {"lr": 0.1}}, "file.safetensors": {"epoch": "6"}}.items():
+        FORMATS[name](weights, tmp_path / name)
+        checkpoint = read_checkpoint(tmp_path / name)
+        assert checkpoint.info == info
+        assert checkpoint.state_dict.keys() == weights.keys()
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old])
+@pytest.mark.parametrize("number", [np.float64(12.34), np.float32(0.1), np.float16(-2.5), np.int64(-7), np.int32(300),
+                                    np.uint8(200), np.bool_(True)], ids=lambda number: type(number).__name__)
+def test_numpy_numbers_of_old_checkpoints_are_read_without_pickle(save, number, weights, tmp_path):
+    save({"state_dict": weights, "acc": number}, tmp_path / "m.t7")
+    acc = read_checkpoint(tmp_path / "m.t7").info["acc"]
+    assert acc == number.item() and type(acc) is type(number.item())
+
+
+def test_numpy_numbers_written_under_any_numpy_are_read(weights, tmp_path):
+    """numpy 2 renamed the module that pickles of numpy scalars name."""
+    save_old({"state_dict": weights, "acc": np.float64(12.34)}, tmp_path / "a.t7")
+    image = (tmp_path / "a.t7").read_bytes()
+    for module in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+        changed = re.sub(rb"c(numpy\._?core\.multiarray)\nscalar\n", b"c" + module + b"\nscalar\n", image)
+        (tmp_path / "b.t7").write_bytes(changed)
+        assert read_checkpoint(tmp_path / "b.t7").info["acc"] == 12.34
+
+
+def test_numpy_objects_other_than_numbers_are_refused(weights, tmp_path):
+    for i, thing in enumerate((np.datetime64("2018-01-01"), np.str_("a"), np.arange(3))):
+        torch.save({"state_dict": weights, "acc": thing}, tmp_path / f"{i}.t7")
+        assert "--trust_pickle" in one_line(read_checkpoint, tmp_path / f"{i}.t7")
+
+
+def test_checkpoint_without_batch_counters_is_accepted(weights, tmp_path):
+    """PyTorch before 0.4.1 had no num_batches_tracked."""
+    old = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "m.t7")
+    net = load_net("resnet20", tmp_path / "m.t7")
+    assert list(net.state_dict()) == list(weights)
+    assert int(net.bn1.num_batches_tracked) == 0
+    assert torch.equal(net.linear.weight, weights["linear.weight"])
+
+
+# ---------------------------------------------------------------- the network
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg9", "resnet20_noshort"])
+def test_loading_draws_what_the_original_draws_and_nothing_else(name, tmp_path):
+    torch.save(build(name).state_dict(), tmp_path / "m.t7")
+    torch.manual_seed(123)
+    load_net(name, tmp_path / "m.t7")
+    torch.testing.assert_close(torch.randn(3), torch.tensor(ZOO[name]["next_randn"]), atol=1e-6, rtol=0)
+
+
+def test_a_refused_checkpoint_draws_nothing(tmp_path):
+    before = torch.get_rng_state()
+    one_line(load_net, "resnet56", CHECKPOINT)
+    one_line(load_net, "resnet20", tmp_path / "none.t7")
+    one_line(load_net, "resnet21", CHECKPOINT)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_outline_is_the_state_dict_of_the_network_but_draws_nothing():
+    before = torch.get_rng_state()
+    expected = {name: outline(name, {}) for name in ("resnet20", "vgg9", "densenet121")}
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, state in expected.items():
+        assert [(k, v.shape) for k, v in state.items()] == [(k, v.shape) for k, v in build(name).state_dict().items()]
+
+
+@pytest.mark.parametrize("suffix", [".t7", ".safetensors"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg9", "densenet121"])
+def test_the_number_of_classes_is_the_checkpoints(name, suffix, tmp_path):
+    state = build(name, num_classes=17).state_dict()
+    path = tmp_path / f"m{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    net = load_net(name, path)
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 8, 8)).shape == (1, 17)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_tensor_keeps_the_dtype_of_the_file(dtype, weights, tmp_path):
+    mixed = {key: value.to(dtype) if key.startswith("layer1") and value.is_floating_point() else value
+             for key, value in weights.items()}
+    torch.save(mixed, tmp_path / "m.t7")
+    net = load_net("resnet20", tmp_path / "m.t7")
+    assert {key: value.dtype for key, value in net.state_dict().items()} == {k: v.dtype for k, v in mixed.items()}
+    assert torch.equal(net.layer1[0].conv1.weight, mixed["layer1.0.conv1.weight"])
+    assert all(isinstance(p, torch.nn.Parameter) and p.requires_grad for p in net.parameters())
+    assert len(list(net.parameters())) == len(list(build("resnet20").parameters()))
+
+
+def test_weights_have_plain_strides_whatever_the_file_has(weights, tmp_path):
+    """The last bits of a convolution may depend on them; expanded tensors could not be written to."""
+    odd = {key: value.to(memory_format=torch.channels_last) if value.ndim == 4 else value
+           for key, value in weights.items()}
+    odd["bn1.weight"] = torch.ones(1).expand(16)
+    torch.save(odd, tmp_path / "m.t7")
+    net = load_net("resnet20", tmp_path / "m.t7")
+    assert all(value.is_contiguous() for value in net.state_dict().values())
+    assert torch.equal(net.conv1.weight, weights["conv1.weight"])
+
+
+def test_golden_checkpoint_has_the_loss_of_the_golden_surface():
+    """Independent of our evaluation: the centre of the original's 1-D surface, 4th of 7 points."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(GOLDEN / "model_6.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,7].h5") as f:
+        expected = f["train_loss"][3]
+    data = np.load(GOLDEN / "data.npz")
+    with torch.no_grad():
+        logits = load_net("resnet20", CHECKPOINT)(torch.from_numpy(data["x_train"]))
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data["y_train"]))
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+# ---------------------------------------------------------------- code in files
+
+
+class Evil:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old], ids=["zip", "old"])
+@pytest.mark.parametrize("place", ["beside the weights", "the whole file"])
+def test_code_in_a_checkpoint_runs_only_when_the_user_trusts_it(save, place, weights, tmp_path):
+    trace, path = tmp_path / "it_ran", tmp_path / "m.t7"
+    save({"state_dict": weights, "extra": Evil(trace)} if place == "beside the weights" else Evil(trace), path)
+    message = one_line(load_net, "resnet20", path)
+    assert not trace.exists()
+    assert "--trust_pickle" in message and "runs any code" in message and "mkdir" in message and str(path) in message
+    if place == "beside the weights":
+        assert torch.equal(load_net("resnet20", path, trust_pickle=True).conv1.weight, weights["conv1.weight"])
+    else:
+        one_line(load_net, "resnet20", path, trust_pickle=True)  # it ran, and left no weights
+    assert trace.exists()
+
+
+def test_code_in_a_bare_pickle_does_not_run(tmp_path):
+    path = tmp_path / "m.t7"
+    for protocol in range(6):
+        path.write_bytes(pickle.dumps(Evil(tmp_path / "it_ran"), protocol))
+        one_line(load_net, "resnet20", path)
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_trust_runs_no_code_where_none_is_needed(weights, tmp_path, monkeypatch):
+    torch.save(weights, tmp_path / "m.t7")
+    load, modes = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda *a, **k: modes.append(k["weights_only"]) or load(*a, **k))
+    load_net("resnet20", tmp_path / "m.t7", trust_pickle=True)
+    assert modes == [True]
+
+
+def test_a_whole_pickled_network_is_read_when_trusted(weights, tmp_path):
+    torch.save(load_net("resnet20", CHECKPOINT), tmp_path / "m.t7")
+    assert "--trust_pickle" in one_line(load_net, "resnet20", tmp_path / "m.t7")
+    net = load_net("resnet20", tmp_path / "m.t7", trust_pickle=True)
+    assert torch.equal(net.conv1.weight, weights["conv1.weight"])
+
+
+# ---------------------------------------------------------------- what can't be used
+
+
+def test_an_unknown_model_name_is_answered_with_near_ones():
+    assert "resnet56" in one_line(build, "resnet_56") and str(len(MODELS)) in one_line(build, "resnet_56")
+    assert "vgg9" in one_line(build, "VGG9")
+    one_line(build, "")
+
+
+def truncated(share):
+    return lambda path: path.write_bytes(CHECKPOINT.read_bytes()[: int(CHECKPOINT.stat().st_size * share)])
+
+
+def old_truncated(path):
+    save_old(torch.load(CHECKPOINT, weights_only=True), path)
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def a_zip(path):
+    with zipfile.ZipFile(path, "w") as f:
+        f.writestr("readme/data.txt", "no weights")
+
+
+BAD_FILES = {  # what is wrong -> function that makes the file
+    "missing": lambda path: None,
+    "empty": lambda path: path.write_bytes(b""),
+    "directory": lambda path: path.mkdir(),
+    "text": lambda path: path.write_text("state_dict\n" * 100),
+    "zeros": lambda path: path.write_bytes(bytes(1000)),
+    "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+    "pickle mark only": lambda path: path.write_bytes(b"\x80\x02"),
+    "pickle of nothing": lambda path: path.write_bytes(pickle.dumps(None)),
+    "zip mark only": lambda path: path.write_bytes(b"PK\x03\x04"),
+    "another zip": a_zip,
+    "first half": truncated(0.5),
+    "nearly all": truncated(0.999),
+    "old format without its end": old_truncated,
+    "npz": lambda path: path.write_bytes((GOLDEN / "data.npz").read_bytes()),
+    "hdf5": lambda path: path.write_bytes((GOLDEN / "hess_1d.h5").read_bytes()),
+    "a number": lambda path: torch.save(3, path),
+    "a tensor": lambda path: torch.save(torch.zeros(3), path),
+    "empty dict": lambda path: torch.save({}, path),
+    "empty state dict": lambda path: torch.save({"state_dict": {}}, path),
+    "numbers for weights": lambda path: torch.save({"state_dict": {"conv1.weight": 1.0}}, path),
+    "weights under another name": lambda path: torch.save({"ema": {"conv1.weight": torch.zeros(1)}}, path),
+    "numbers for keys": lambda path: torch.save({1: torch.zeros(1)}, path),
+    "sparse weights": lambda path: torch.save({"conv1.weight": torch.eye(3).to_sparse()}, path),
+    "weights without values": lambda path: torch.save({"conv1.weight": torch.empty(3, device="meta")}, path),
+    "keys twice": lambda path: torch.save({"module.conv1.weight": torch.zeros(1), "conv1.weight": torch.ones(1)}, path),
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_a_bad_file_is_one_line_that_names_it(what, tmp_path):
+    path = tmp_path / "model.t7"
+    BAD_FILES[what](path)
+    for trust in (False, True):
+        message = one_line(load_net, "resnet20", path, trust_pickle=trust)
+        assert str(path) in message and "Traceback" not in message and len(message) < 400
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "directory", "text", "zeros", "random", "first half", "hdf5"])
+def test_a_bad_safetensors_file_is_one_line_that_names_it(what, tmp_path):
+    path = tmp_path / "model.safetensors"
+    BAD_FILES[what](path)
+    assert str(path) in one_line(load_net, "resnet20", path)
+
+
+def test_a_path_through_a_file_or_with_a_long_name_is_one_line(tmp_path):
+    (tmp_path / "f").write_text("")
+    for path in (tmp_path / "f" / "model.t7", tmp_path / ("m" * 300)):
+        one_line(load_net, "resnet20", path)
+        one_line(checkpoint_hash, path)
+
+
+def test_the_wrong_model_is_told_with_counts_example_and_the_right_name():
+    message = one_line(load_net, "resnet56", CHECKPOINT)
+    assert "180 keys are missing, 0 unexpected, 0 of another shape" in message
+    assert "layer1.3.conv1.weight, expected (16, 16, 3, 3), found nothing" in message
+    assert message.endswith("give --model resnet20")
+
+
+@pytest.mark.parametrize("name, asked", [("wrn56_2", "resnet56"), ("vgg16", "vgg19"), ("resnet50", "resnet50_noshort"),
+                                         ("resnet20_noshort", "resnet20")])
+def test_the_right_model_is_found_for_any_checkpoint_whatever_its_number_of_classes(name, asked, tmp_path):
+    with torch.device("meta"):
+        outlines = MODELS[name](num_classes=100).state_dict()
+    torch.save({key: torch.zeros(value.shape, dtype=value.dtype) for key, value in outlines.items()}, tmp_path / "m.t7")
+    assert one_line(load_net, asked, tmp_path / "m.t7").endswith(f"give --model {name}")
+
+
+def test_a_shape_that_differs_is_told_with_both_shapes(weights, tmp_path):
+    torch.save({**weights, "layer2.0.conv1.weight": torch.zeros(32, 16, 5, 5)}, tmp_path / "m.t7")
+    message = one_line(load_net, "resnet20", tmp_path / "m.t7")
+    assert "0 keys are missing, 0 unexpected, 1 of another shape" in message
+    assert "layer2.0.conv1.weight, expected (32, 16, 3, 3), found (32, 16, 5, 5)" in message
+    assert "no model of this program" in message
+
+
+def test_a_bias_that_does_not_fit_the_number_of_classes_is_told(weights, tmp_path):
+    torch.save({**weights, "linear.bias": torch.zeros(7)}, tmp_path / "m.t7")
+    assert "linear.bias, expected (10,), found (7,)" in one_line(load_net, "resnet20", tmp_path / "m.t7")
+
+
+def test_integer_weights_are_refused(weights, tmp_path):
+    torch.save({**weights, "conv1.weight": weights["conv1.weight"].to(torch.int8)}, tmp_path / "m.t7")
+    assert "conv1.weight is torch.int8" in one_line(load_net, "resnet20", tmp_path / "m.t7")
+
+
+def test_checkpoint_hash_is_the_sha256_of_the_file():
+    assert checkpoint_hash(CHECKPOINT) == hashlib.sha256(Path(CHECKPOINT).read_bytes()).hexdigest()
+    one_line(checkpoint_hash, GOLDEN)
