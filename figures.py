@@ -146,7 +146,8 @@ def percent(share):
 
 def plain_name(name):
     """'train_loss' -> 'train loss', 'train_acc' -> 'train accuracy (%)', 'max_eig' -> 'largest eigenvalue'."""
-    known = {"max_eig": "largest eigenvalue", "min_eig": "smallest eigenvalue"}
+    known = {"max_eig": "largest eigenvalue", "min_eig": "smallest eigenvalue",
+             "eig_ratio": "eigenvalues of the Hessian"}
     ending = {"acc": "accuracy (%)", "err": "error (%)"}
     head, _, tail = name.rpartition("_")
     return known.get(name) or " ".join(filter(None, (head.replace("_", " "), ending.get(tail, tail))))
@@ -173,6 +174,8 @@ def distinct_names(paths, longest=32):
     end = 0
     while end < min(map(len, words)) - start and len({tuple(w[len(w) - end - 1 :]) for w in words}) == 1:
         end += 1
+    if start and any(start == len(w) - end for w in words):  # "resnet56" and "resnet56_noshort": keep the stem
+        start -= 1
     names = ["".join(w[start : len(w) - end]).strip("/_") or os.path.basename(path)
              for w, path in zip(words, paths, strict=True)]
     return [name if len(name) <= longest else name[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}" for name in names]

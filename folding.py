@@ -6,9 +6,11 @@ In eval mode batch norm is affine, so conv followed by BN is one convolution wit
 
 `fold(net)` traces the network once with torch.fx and returns a second forward pass beside it; the network itself is
 not changed. `Folded.refresh()` recomputes weight' and bias' from the network's current tensors, in place: once per
-point. A ReLU after a convolution, and an addition before that ReLU, go into the convolution's call where the library
-has such a call. Where anything does not fit (untraceable network, exotic layers, another result), `fold` returns None:
-the caller then runs the network as it is.
+point. An addition and a ReLU after a convolution are done in place. Where anything does not fit (untraceable network,
+exotic layers, another result), `fold` returns None: the caller then runs the network as it is.
+
+Rejected: the fused convolution + ReLU calls of oneDNN and cuDNN. Their ReLU turns NaN into 0, so that a diverged point
+would get a finite loss; and with memory kept between batches (evaluation.keep_memory) they were no faster on a CPU.
 """
 
 import operator
@@ -24,43 +26,13 @@ RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
-# ---------------------------------------------------------------- fused convolution calls, by device
-
-
-def _plain(conv, x, other, relu):
-    x = conv(x)
-    if other is not None:
-        x = x.add_(other)
-    return x.relu_() if relu else x
-
-
-def _onednn(conv, x, other, relu):
-    op = torch.ops.mkldnn._convolution_pointwise
-    tail = (conv.padding, conv.stride, conv.dilation, conv.groups)
-    if other is None:
-        return op(x, conv.weight, conv.bias, *tail, "relu" if relu else "none", [], "")
-    return op.binary(x, other, conv.weight, conv.bias, *tail, "add", 1.0, "relu" if relu else None, [], None)
-
-
-def _cudnn(conv, x, other, relu):
-    tail = (conv.stride, conv.padding, conv.dilation, conv.groups)
-    if not relu:
-        return _plain(conv, x, other, relu)
-    if other is None:
-        return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *tail)
-    return torch.cudnn_convolution_add_relu(x, conv.weight, other, 1.0, conv.bias, *tail)
-
-
-FUSED = {"plain": _plain, "onednn": _onednn, "cudnn": _cudnn}
-
-
 class _Convolution(nn.Module):
     """A convolution with the batch norm after it folded in; bias, an addition and a ReLU are part of the call."""
 
-    def __init__(self, conv, norm, dtype, call):
+    def __init__(self, conv, norm, dtype):
         super().__init__()
         self.source, self.norm = conv, norm
-        self.call, self.relu = FUSED[call], False
+        self.relu = False
         self.conv = type(conv)(
             conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
             conv.groups, bias=norm is not None or conv.bias is not None, device="meta",
@@ -68,7 +40,10 @@ class _Convolution(nn.Module):
         _own_copies(self.conv, conv, dtype)
 
     def forward(self, x, other=None):
-        return self.call(self.conv, x, other, self.relu)
+        x = self.conv(x)
+        if other is not None:
+            x = x.add_(other)
+        return x.relu_() if self.relu else x
 
     def refresh(self, g):
         """g: gamma / sqrt(running_var + eps), (out_channels,), or None without batch norm."""
@@ -149,15 +124,11 @@ def fold(net, example, dtype=None):
     example: inputs of a few samples, on the network's device; the folded pass must give the network's outputs there.
     dtype: of convolutions and linear layers in the folded pass (default: the network's own).
     """
-    calls = {"cpu": ("onednn", "plain"), "cuda": ("cudnn", "plain")}.get(example.device.type, ("plain",))
-    for call in calls:
-        try:
-            folded = _rewrite(net, dtype, call)
-            if folded and _agrees(net, folded, example, dtype):
-                return folded
-        except Exception:  # noqa: BLE001  whatever a foreign network does to the tracer or to the fused call
-            continue
-    return None
+    try:
+        folded = _rewrite(net, dtype)
+        return folded if folded and _agrees(net, folded, example, dtype) else None
+    except Exception:  # whatever a foreign network does to the tracer
+        return None
 
 
 @torch.no_grad()
@@ -169,7 +140,7 @@ def _agrees(net, folded, example, dtype):
     return bool(((got - expected).abs() <= scale * (1e-3 if dtype in (None, expected.dtype) else 0.2)).all())
 
 
-def _rewrite(net, dtype, call):
+def _rewrite(net, dtype):
     graph_module = torch.fx.symbolic_trace(net)
     graph = graph_module.graph
     modules = dict(graph_module.named_modules())
@@ -208,7 +179,7 @@ def _rewrite(net, dtype, call):
             norm = module(after, BATCH_NORMS) if after else None
             if norm is not None and norm.running_mean is None:
                 norm = None
-            put(node, _Convolution(conv, norm, dtype, call if isinstance(conv, nn.Conv2d) else "plain"))
+            put(node, _Convolution(conv, norm, dtype))
             if norm is not None:
                 after.replace_all_uses_with(node)
                 graph.erase_node(after)
@@ -251,7 +222,7 @@ def _fuse_additions(graph, modules):
         # the later of the two, so that the other is there when it is called
         conv, other = sorted(nodes, key=order.get, reverse=True)
         called = modules.get(conv.target) if conv.op == "call_module" else None
-        if isinstance(called, _Convolution) and isinstance(called.conv, nn.Conv2d) and len(conv.users) == 1:
+        if isinstance(called, _Convolution) and len(conv.users) == 1:
             node.replace_all_uses_with(conv)
             conv.args = (conv.args[0], other)
             graph.erase_node(node)
@@ -266,7 +237,7 @@ def _fuse_relus(graph, modules):
         called = modules.get(source.target) if source.op == "call_module" else None
         if len(source.users) != 1:
             continue
-        if isinstance(called, _Convolution) and isinstance(called.conv, nn.Conv2d):
+        if isinstance(called, _Convolution):
             called.relu = True
             node.replace_all_uses_with(source)
             graph.erase_node(node)

@@ -76,6 +76,7 @@ def page(panels, name="train_loss"):
     except ImportError as error:
         raise InputError(f"this needs Plotly, which can't be imported ({error}); pip install plotly") from None
     names = sorted({key for found in panels for key in found["values"]})
+    names += [key.replace("_acc", "_err") for key in names if key.endswith("_acc")]
     if name not in names:
         raise InputError(f"expected one of {', '.join(names)} as the name of a surface, got {name!r}")
     parts = {
@@ -199,7 +200,8 @@ function limits(name) {
 function view() {
   const name = currentName(), [low, high] = limits(name);
   const top = low + state.clip * (high - low), span = top - low || Math.abs(low) || 1;
-  return {name, low, top, span, cut: state.clip < 1, floor: state.floor ? low - 0.35 * span : low - 0.03 * span};
+  const floor = low - (state.floor ? 0.35 : 0.03) * span;
+  return {name, low, top, span, floor, ground: floor + 0.006 * span, cut: state.clip < 1};  // ground: just above
 }
 
 /* Heights as drawn: clipped, scaled, null where there is no finite value. */
@@ -236,6 +238,60 @@ function heightAt(panel, z, x, y) {
   return sum;
 }
 
+/* Level lines of the drawn surface: {x, y, level} with null between lines. Each cell is four triangles that meet in its
+   middle, the mean of the corners. Plotly can project contours itself, but with gaps it takes seconds per frame where
+   WebGL runs in software. */
+const LEVELS = 14;
+function levelLines(panel, z, v) {
+  const nx = panel.x.length, total = 2 * nx * panel.y.length, step = v.span / LEVELS;
+  const nets = Array.from({length: LEVELS}, () => new Map());  // per level: edge -> its crossing, and those beside
+  const crossing = (n, a, b) => {
+    const key = Math.min(a.id, b.id) * total + Math.max(a.id, b.id);
+    if (!nets[n].has(key)) {
+      const t = (v.low + (n + 0.5) * step - a.z) / (b.z - a.z);
+      nets[n].set(key, {x: a.x + t * (b.x - a.x), y: a.y + t * (b.y - a.y), next: []});
+    }
+    return key;
+  };
+  for (let j = 0; j + 1 < panel.y.length; j++) for (let i = 0; i + 1 < nx; i++) {
+    const ring = [[j, i], [j, i + 1], [j + 1, i + 1], [j + 1, i]].map(
+      ([row, column]) => ({id: row * nx + column, x: panel.x[column], y: panel.y[row], z: z[row][column]}));
+    if (ring.some(corner => corner.z === null)) continue;
+    const mean = axis => ring.reduce((sum, corner) => sum + corner[axis], 0) / 4;
+    const middle = {id: total / 2 + j * nx + i, x: mean("x"), y: mean("y"), z: mean("z")};
+    for (let k = 0; k < 4; k++) {
+      const [low, mid, high] = [ring[k], ring[(k + 1) % 4], middle].sort((a, b) => a.z - b.z);
+      // levels are half a step off the lowest value, where flat ground would be nothing but line
+      for (let n = Math.max(0, Math.floor((low.z - v.low) / step - 0.5)); n < LEVELS; n++) {
+        const level = v.low + (n + 0.5) * step;
+        if (level >= high.z) break;
+        if (level < low.z) continue;
+        const p = crossing(n, low, high), q = level < mid.z ? crossing(n, low, mid) : crossing(n, mid, high);
+        nets[n].get(p).next.push(q);
+        nets[n].get(q).next.push(p);
+      }
+    }
+  }
+  const lines = {x: [], y: [], level: []};
+  const add = (x, y, level) => { lines.x.push(x); lines.y.push(y); lines.level.push(level); };
+  nets.forEach((net, n) => {
+    const level = v.low + (n + 0.5) * step, keys = [...net.keys()];
+    keys.sort((a, b) => net.get(a).next.length - net.get(b).next.length);  // open lines from their ends, then rings
+    for (const start of keys) if (net.has(start)) {
+      const first = net.get(start);
+      let last = null;
+      for (let key = start; key !== undefined; key = last.next.find(other => net.has(other))) {
+        last = net.get(key);
+        net.delete(key);
+        add(last.x, last.y, level);
+      }
+      if (last !== first && last.next.includes(start)) add(first.x, first.y, level);
+      add(null, null, null);
+    }
+  });
+  return lines;
+}
+
 function ticks(v) {
   if (!state.log) return {};
   const values = [], low = Math.floor(v.low), high = Math.ceil(v.top), few = v.top - v.low < 2.5;
@@ -252,15 +308,22 @@ state.step = longest - 1;
 
 function traces(panel, v) {
   const z = heights(panel, v);
-  const level = {start: v.low, end: v.top, size: v.span / 14};
+  const step = v.span / LEVELS;
   const found = [{
     type: "surface", x: panel.x, y: panel.y, z, text: texts(panel, v), hovertemplate: "%{text}<extra></extra>",
     colorscale: COLOURS, cmin: v.low, cmax: v.low + v.span, showscale: false,
-    contours: {z: {show: state.floor, ...level, project: {z: state.floor}, usecolormap: true, width: 2,
-                   highlight: false}, x: {highlight: false}, y: {highlight: false}},
+    contours: {x: {highlight: false}, y: {highlight: false},
+               z: {show: state.floor && !z.flat().includes(null), usecolormap: true, highlight: false,
+                   start: v.low + 0.5 * step, end: v.top, size: step}},
     lighting: {ambient: 0.65, diffuse: 0.7, specular: 0.12, roughness: 0.6, fresnel: 0.05},
     lightposition: {x: -1000, y: -1500, z: 4000},
   }];
+  if (state.floor) {
+    const {x, y, level} = levelLines(panel, z, v);
+    found.push({type: "scatter3d", mode: "lines", x, y, z: level.map(s => s === null ? null : v.ground), meta: "floor",
+                line: {width: 2.8, color: level, colorscale: COLOURS, cmin: v.low, cmax: v.low + v.span},
+                hoverinfo: "skip", showlegend: false});
+  }
   if (panel.walk) {
     const n = Math.min(state.step + 1, steps(panel));
     const x = Array.from(panel.walk.x.slice(0, n)), y = Array.from(panel.walk.y.slice(0, n));
@@ -271,7 +334,7 @@ function traces(panel, v) {
     const text = x.map((_, k) => epochText(panel, k));
     found.push({...path, z: on.map(s => Number.isFinite(s) ? s + 0.015 * v.span : null),  // just above the surface
                 text, hovertemplate: "%{text}<br>x %{x:.4g}, y %{y:.4g}<extra></extra>"});
-    if (state.floor) found.push({...path, z: inside.map(yes => yes ? v.floor : null), hoverinfo: "skip",
+    if (state.floor) found.push({...path, z: inside.map(yes => yes ? v.ground : null), hoverinfo: "skip",
                                  line: {color: "#d7191c", width: 3}, marker: {color: "#d7191c", size: 2}});
   }
   return found;
@@ -374,7 +437,7 @@ function chooseScale() {
 
 /* The buttons by name: Plotly's own choice has one that would send the data to a server. */
 const CONFIG = {displaylogo: false, responsive: true,
-                modeBarButtons: [["toImage", "zoom3d", "pan3d", "orbitRotation", "resetCameraDefault3d"]]};
+                modeBarButtons: [["toImage", "zoom3d", "pan3d", "tableRotation", "resetCameraDefault3d"]]};
 let drawn = Promise.resolve();
 function draw() {
   const v = view();
@@ -395,24 +458,38 @@ find("epoch").max = Math.max(0, longest - 1);
 find("epoch").value = state.step;
 find("epoch").oninput = event => { state.step = +event.target.value; soon(); };
 
-/* Cameras move together. The panel that is being turned leads; what its followers report is not an order. */
-let leader = null, following = 0;
-function turned(panel, event) {
-  if (leader !== panel) return;
-  const camera = event["scene.camera"] ?? panel.div.layout.scene.camera;
-  for (const each of data.panels) each.camera = camera;
-  cancelAnimationFrame(following);
-  following = requestAnimationFrame(() => {
-    for (const other of data.panels) if (other !== panel) Plotly.relayout(other.div, {"scene.camera": camera});
-  });
+/* Cameras move together. The panel that is being turned leads; it is watched, frame by frame, until it has rested for a
+   while, because it glides on after Plotly's last event. */
+const cameraOf = panel => panel.div._fullLayout.scene._scene?.getCamera?.() ?? panel.div.layout.scene.camera;
+const REST = 60;  // frames
+let leader = null, rested = REST;
+function watch(panel) {
+  leader = panel;
+  if (rested >= REST) requestAnimationFrame(step);
+  rested = 0;
+}
+function step() {
+  const camera = cameraOf(leader), seen = JSON.stringify(camera);
+  if (seen === leader.seen) rested++;
+  else {
+    rested = 0;
+    leader.seen = seen;
+    for (const panel of data.panels) {
+      panel.camera = JSON.parse(seen);
+      if (panel !== leader) Plotly.relayout(panel.div, {"scene.camera": JSON.parse(seen)});
+    }
+  }
+  if (rested < REST) requestAnimationFrame(step);
 }
 chooseScale();
 draw().then(() => {
   for (const panel of data.panels) {
     for (const kind of ["pointerdown", "mousedown", "wheel", "touchstart"]) {
-      panel.div.addEventListener(kind, () => { leader = panel; }, {capture: true, passive: true});
+      panel.div.addEventListener(kind, () => watch(panel), {capture: true, passive: true});
     }
-    for (const kind of ["plotly_relayouting", "plotly_relayout"]) panel.div.on(kind, event => turned(panel, event));
+    for (const kind of ["plotly_relayouting", "plotly_relayout"]) {
+      panel.div.on(kind, () => { if (leader === panel) watch(panel); });
+    }
   }
   document.body.dataset.ready = "yes";
 });

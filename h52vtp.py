@@ -282,7 +282,7 @@ def photographs(mesh, directions, size, cmap="viridis", contours=CONTOURS, trans
         # pulled towards the camera, or the surface that they lie in would swallow half of them
         actor.mapper.SetResolveCoincidentTopologyToPolygonOffset()
         actor.mapper.SetRelativeCoincidentTopologyLineOffsetParameters(-4, -60)
-    plotter.enable_ssao(radius=0.15, bias=0.005, kernel_size=128, blur=True)
+    plotter.enable_ssao(radius=0.15, bias=0.015, kernel_size=128, blur=True)
     pictures = []
     for azimuth, elevation in directions:
         plotter.renderer.remove_all_lights()

@@ -86,7 +86,7 @@ def _first_line(error):
     return textwrap.shorten(sentence, 120, placeholder=" ...") or type(error).__name__
 
 
-def read_torch(path, trust_pickle=False):
+def read_torch(path, trust_pickle=False, mmap=False):
     """The object that torch.save wrote to `path`, on the CPU.
 
     Only tensors, numbers, texts and their containers are read. A file that needs more is refused, or, with
@@ -102,7 +102,7 @@ def read_torch(path, trust_pickle=False):
     try:
         with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as: this file may not be readable
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and head.startswith(b"PK"))
     except Exception as error:  # whatever a damaged file makes the reader raise
         refused = isinstance(error, pickle.UnpicklingError | UnicodeDecodeError) or "weights_only" in str(error)
         if not refused:
@@ -137,16 +137,17 @@ def _read_safetensors(path):
         raise _cannot_read(path, _first_line(error)) from None
 
 
-def read_checkpoint(path, trust_pickle=False):
+def read_checkpoint(path, trust_pickle=False, mmap=False):
     """Checkpoint from a file; see the head of this module for the layouts. Raises InputError.
 
     `trust_pickle`: read files that hold more than tensors and plain values by running pickle; never the default.
+    `mmap`: values stay in the file (where its format allows) until they are used, in whatever memory format it has.
     """
     path = os.fspath(path)
     if path.endswith(".safetensors"):
         state, info = _read_safetensors(path)
     else:
-        state, info = read_torch(path, trust_pickle), {}
+        state, info = read_torch(path, trust_pickle, mmap), {}
         for name in STATE_NAMES:
             if isinstance(state, Mapping) and isinstance(state.get(name), Mapping | nn.Module):
                 info = {key: value for key, value in state.items() if key != name}
@@ -162,7 +163,7 @@ def read_checkpoint(path, trust_pickle=False):
             raise _cannot_read(path, f"its entry {key!r} is no plain tensor, or its weights aren't under "
                                      f"{', '.join(map(repr, STATE_NAMES))}")
         # plain strides: the last bits of a convolution may depend on the memory format of its weights
-        weights[key.removeprefix("module.")] = value.detach().contiguous()
+        weights[key.removeprefix("module.")] = value.detach() if mmap else value.detach().contiguous()
     if len(weights) != len(state):
         raise _cannot_read(path, "some keys are there with and without the prefix module.")
     return Checkpoint(weights, info)

@@ -58,8 +58,9 @@ class _Alone:
 class World:
     """The processes of this run: `rank` of `size`, and `local_rank` of `local_size` on this host."""
 
-    def __init__(self, comm=None, node=None):
+    def __init__(self, comm=None, node=None, large=None):
         self.comm = comm or _Alone()
+        self._large = large or self.comm  # the same processes, for messages of any size
         self.rank, self.size = (comm.rank, comm.size) if comm else (0, 1)
         self.local_rank, self.local_size = (node.rank, node.size) if node else (0, 1)
         self._node = node or _Alone()
@@ -77,7 +78,7 @@ class World:
     def bcast(self, value=None):
         """`value` of rank 0 on every rank."""
         self._wait()
-        return self.comm.bcast(value)
+        return self._large.bcast(value)
 
     def on_root(self, function, *args, **kwargs):
         """function(*args, **kwargs) on rank 0; every rank returns its result or raises its InputError."""
@@ -189,10 +190,9 @@ class World:
         return [torch.device("cuda", (first + i) % count) for i in range(ngpu)]
 
     def thread_hint(self):
-        """A sentence where a launcher has bound fewer cores than the host has, else ''."""
-        allowed = len(set().union(*self._node.allgather(_own_cores())))
-        cores = len({_core(cpu) for cpu in range(os.cpu_count() or 1)})
-        if self.size > 1 or launched()[0] > 1 or allowed >= cores or "OMPI_COMM_WORLD_SIZE" not in os.environ:
+        """A sentence where Open MPI has bound a run of one process to fewer cores than the host has, else ''."""
+        allowed, cores = len(_own_cores()), len({_core(cpu) for cpu in range(os.cpu_count() or 1)})
+        if self.size > 1 or allowed >= cores or "OMPI_COMM_WORLD_SIZE" not in os.environ:
             return ""
         return f"the launcher bound this run to {allowed} of {cores} cores; mpirun --bind-to none frees them"
 
@@ -241,4 +241,4 @@ def connect():
     if comm.size != size:
         fail(f"the launcher started {size} processes, but mpi4py's MPI ({MPI.get_vendor()[0]}) sees {comm.size}; "
              "start it with the mpirun (or srun --mpi=...) of that MPI")
-    return World(pkl5.Intracomm(comm), comm.Split_type(MPI.COMM_TYPE_SHARED))
+    return World(comm, comm.Split_type(MPI.COMM_TYPE_SHARED), pkl5.Intracomm(comm))

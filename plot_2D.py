@@ -12,7 +12,7 @@ points that are there, and the title says how many.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -219,11 +219,12 @@ def log_levels(low, high):
     """Round numbers that are about evenly spaced in the logarithm, between low and high (both above 0)."""
     decades = np.log10(high / low) if high > low else 0.0
     if decades < 0.7:
-        return linear_levels(low, high)
-    digits = next(d for most, d in ((1.3, (1, 1.5, 2, 3, 4, 5, 7)), (4, (1, 2, 5)), (8, (1, 3)), (np.inf, (1,)))
-                  if decades < most)
-    exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1, max(1, np.ceil(decades / 16)))
-    levels = np.array([d * 10.0**e for e in exponents for d in digits])
+        levels = linear_levels(low, high)
+    else:
+        digits = next(d for most, d in ((1.3, (1, 1.5, 2, 3, 4, 5, 7)), (4, (1, 2, 5)), (8, (1, 3)), (np.inf, (1,)))
+                      if decades < most)
+        exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1, max(1, np.ceil(decades / 16)))
+        levels = np.array([d * 10.0**e for e in exponents for d in digits])
     return levels[(levels >= low * (1 - 1e-9)) & (levels <= high * (1 + 1e-9))]
 
 
@@ -382,7 +383,7 @@ def line_colours():
 
 
 def drawable(plane, scale):
-    """z as matplotlib's contours take it: without NaN, and on a log scale without values of 0 or less."""
+    """z as matplotlib takes it: NaN masked, and on a log scale values of 0 or less below all others (not left out)."""
     z = np.ma.masked_invalid(plane.z)
     return np.maximum(z, 0.5 * plane.finite[plane.finite > 0].min()) if scale.log else z
 
@@ -551,7 +552,7 @@ def heat_figure(plane, scale, labels, show, label=None, zero_line=False, **_):
     """One cell per point, its centre at the coordinates; `zero_line` adds the contour where the sign changes."""
     figure, ax = canvas(box(plane, cells=True), show)
     label_axes(ax, labels)
-    mesh = ax.pcolormesh(edges(plane.x), edges(plane.y), np.ma.masked_invalid(plane.z), cmap=figures.COLOUR_MAP,
+    mesh = ax.pcolormesh(edges(plane.x), edges(plane.y), drawable(plane, scale), cmap=figures.COLOUR_MAP,
                          norm=scale.norm(), rasterized=True)
     kinds = hatch_bad(ax, plane, cells=True)
     bar = colour_bar(figure, mesh, label or figures.plain_name(plane.name),
@@ -594,8 +595,7 @@ def surface_figure(plane, scale, labels, show, zlim=None, log=False, **_):
     surface.set_label("surface")
     for kind, where in plane.bad.items():
         corners = [[(px, py, bottom) for px, py in rectangle] for rectangle in bad_rectangles(plane, where, False)]
-        ax.add_collection3d(Poly3DCollection(corners, **figures.BAD[kind], linewidth=0, zorder=2, label=kind),
-                            autolim=False)
+        ax.add_collection3d(Poly3DCollection(corners, **figures.BAD[kind], linewidth=0, zorder=2, label=kind))
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(y[0], y[-1])
     ax.set_zlim(bottom, top)
@@ -611,8 +611,8 @@ def surface_figure(plane, scale, labels, show, zlim=None, log=False, **_):
         axis.set_major_locator(matplotlib.ticker.MaxNLocator(4, prune="both"))  # those in the corners would collide
     ax.set_xlabel(labels[0], labelpad=-4)
     ax.set_ylabel(labels[1], labelpad=-4)
-    ax.set_zlabel(figures.plain_name(plane.name) + unit + (f" (cut at {zlim or LOSS_TOP:g})" if cut else ""),
-                  labelpad=-6)
+    cut_at = figures.number(float(f"{10.0**top if log else top:.6g}"))
+    ax.set_zlabel(figures.plain_name(plane.name) + unit + (f" (cut at {cut_at})" if cut else ""), labelpad=-6)
     if plane.title:
         figure.suptitle(plane.title, y=0.98)
     handles = figures.bad_handles(plane.bad)
@@ -695,7 +695,7 @@ def plot_2d_contour(surf_file, surf_name="train_loss", vmin=None, vmax=None, vle
         if (min(shown.z.shape) < 2 and name in NEED_QUADS) or (not len(shown.finite) and name != "2dheat"):
             left_out.append(name)
         elif name in NEED_LEVELS and not len(chosen.levels):
-            figures.note(f"{surf_name} is the same everywhere, there is no contour to draw; {name} is left out")
+            figures.note(f"{surf_name} has a single value, there is no contour to draw; {name} is left out")
         else:
             made[name] = draw(shown, chosen, labels, show, zlim=zlim, log=log)
     if left_out and len(shown.finite):
@@ -724,10 +724,7 @@ def plot_2d_eig_ratio(surf_file, show=False, *, fmt="pdf", title=None):
     written = []
     symbol = r"\lambda_\mathrm{min}\,/\,\lambda_\mathrm{max}"
     for suffix, values, label in (("abs_ratio", np.abs(ratio), f"$|{symbol}|$"), ("ratio", ratio, f"${symbol}$")):
-        shown = make_plane(surface, np.ma.masked_array(values, mask), "min_eig", surf_file, title)
-        if title is None:
-            usual, better = figures.plain_name("min_eig"), "eigenvalues of the Hessian"
-            shown = replace(shown, title=shown.title.replace(usual, better))
+        shown = make_plane(surface, np.ma.masked_array(values, mask), "eig_ratio", surf_file, title)
         ends = (float(shown.finite.min()), float(shown.finite.max())) if len(shown.finite) else (0.0, 1.0)
         low = 0.0 if suffix == "abs_ratio" else ends[0]
         colours = Scale(np.array([]), low, ends[1] if ends[1] > low else low + 1.0, False)
@@ -743,10 +740,11 @@ def plot_2d_eig_ratio(surf_file, show=False, *, fmt="pdf", title=None):
 
 def draw_paths(ax, proj_files, names):
     """Draw each projected path with its start and end; returns legend entries."""
-    handles = []
+    handles, epochs = [], set()
     for i, (path, name) in enumerate(zip(proj_files, names, strict=True)):
         found, _ = h5_util.read_projection(path)
         x, y = found["proj_xcoord"], found["proj_ycoord"]
+        epochs.add((found["epoch"][0], found["epoch"][-1]) if np.shape(found.get("epoch")) == x.shape else None)
         look = {"color": PATH_COLOURS[i % len(PATH_COLOURS)], "zorder": 6, "clip_on": False}
         ax.plot(x, y, linewidth=2.2, color="white", zorder=5.5)
         handles += ax.plot(x, y, marker=".", markersize=3.5 if len(x) <= 60 else 2, linewidth=1.0, label=name, **look)
@@ -755,7 +753,9 @@ def draw_paths(ax, proj_files, names):
         ax.plot(x[-1:], y[-1:], marker="*", markersize=8, label="_end", **ends, **look)
     from matplotlib.lines import Line2D
 
-    for marker, size, label in (("s", 4.5, "start"), ("*", 8, "end")):
+    first, last = epochs.pop() or (None, None) if len(epochs) == 1 else (None, None)
+    for marker, size, label, epoch in (("s", 4.5, "start", first), ("*", 8, "end", last)):
+        label += "" if epoch is None else f", epoch {epoch}"
         handles.append(Line2D([], [], linestyle="none", marker=marker, markersize=size, color="0.6",
                               markeredgecolor="black", markeredgewidth=0.5, label=label))
     return handles

@@ -28,9 +28,10 @@ import h5_util
 import model_loader
 import mpi4pytorch
 import net_plotter
+import projection
 import scheduler
 from errors import InputError, natural_int, positive_int
-from surface_store import SurfaceStore
+from surface_store import SurfaceStore, refuse_mismatch
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def parser(description=__doc__):
     g.add_argument("--dir_file", default="", metavar="FILE", help="an existing direction file to use")
     g.add_argument("--dir_type", default="weights", choices=net_plotter.DIR_TYPES,
                    help="weights, or states (with batch-norm running statistics)")
-    g.add_argument("--x", default="-1:1:51", metavar="MIN:MAX:NUM", help="x coordinates (-1:1:51)")
+    g.add_argument("--x", metavar="MIN:MAX:NUM", help="x coordinates (-1:1:51; around the path for a PCA --dir_file)")
     g.add_argument("--y", metavar="MIN:MAX:NUM", help="y coordinates; without it the plot is 1-D")
     for axis in "xy":
         g.add_argument(f"--{axis}norm", default="", choices=list(net_plotter.NORMS), help=f"{axis} normalization")
@@ -133,7 +134,8 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         if world.size > 1 and not args.mpi and world.rank == 0:
             say(f"{world.size} processes were launched: using MPI although --mpi was not given")
 
-        # what is asked for, checked before anything is read or written
+        # what is asked for, checked before anything is written
+        args.x, args.y, args.proj_file = world.on_root(limits_of_path, args)
         recipe, grid, options = world.together(plan, args)
         splits = ("train", "test") if args.eval_set == "both" else (args.eval_set,)
         dir_file = args.dir_file or recipe.file_name()
@@ -169,7 +171,8 @@ def main(argv=None, measurement=LOSS, description=__doc__):
                 agree_on_batch_size(world, store, evaluator, args.batch_size)
                 if world.rank == 0:
                     say(announcement(grid, missing, data, world, devices, threads, precision, evaluator, args.model))
-                    say(world.thread_hint()) if world.thread_hint() else None
+                    if hint := world.thread_hint():
+                        say(hint)
                 crunch(world, store, grid, missing, planes, evaluator)
             elif world.rank == 0:
                 say(f"all {grid.size} points are in {surf_file} already")
@@ -211,9 +214,40 @@ def crunch(world, store, grid, missing, planes, evaluator):
 # ---------------------------------------------------------------- the steps
 
 
+def limits_of_path(args):
+    """(x, y, projection files): those given, or limits around an optimizer path when neither --x nor --y is given.
+
+    The path is that of --proj_file, or of the projection files beside a --dir_file that holds a PCA. Raises InputError
+    for a path that lies in another plane or starts from another network: it would be drawn over the wrong contours.
+    """
+    asked = args.x is not None or args.y is not None
+    directions = None
+    if args.dir_file and os.path.exists(args.dir_file) and (args.proj_file or not asked):
+        directions = h5_util.read_directions(args.dir_file)
+    found = [args.proj_file] if args.proj_file else []
+    if not found and directions and "explained_variance_ratio_" in directions.extra:
+        found = projection.projections_of(args.dir_file)
+        if not found:
+            say(f"note: no projected path beside {args.dir_file}, so the grid is 1-D; plot_trajectory.py projects one")
+    origin = os.path.join(args.model_folder, args.model_file)
+    now = {"directions": directions and net_plotter.directions_hash(directions),
+           "checkpoint": model_loader.checkpoint_hash(origin) if found and os.path.isfile(origin) else None}
+    for file in found:
+        old = h5_util.read_projection(file)[1]
+        refuse_mismatch(file, old, {key: value for key, value in now.items() if value})
+    if not found or asked:
+        return args.x, args.y, args.proj_file
+    import plot_2D
+
+    box = plot_2D.widened(plot_2D.path_box(found), 0.1)
+    x, y = projection.limits_around(*box[:2]), projection.limits_around(*box[2:])
+    say(f"grid around the path in {', '.join(found)}: --x={x} --y={y}")
+    return x, y, found
+
+
 def plan(args):
     """(recipe of the directions, grid, options that the surface's name shows) from the flags; raises InputError."""
-    grid = h5_util.Grid.parse(args.x, args.y)
+    grid = h5_util.Grid.parse("-1:1:51" if args.x is None else args.x, args.y)
     if args.split_idx >= args.data_split:
         raise InputError(f"expected --split_idx below --data_split {args.data_split}, got {args.split_idx}; "
                          "the parts are numbered from 0")
@@ -285,6 +319,12 @@ def describe(args, recipe):
     return {key: model_loader.checkpoint_hash(file) for key, file in files.items() if file} | {
         "model": args.model,
         "model_file": recipe.model_file,
+    } | circumstances()
+
+
+def circumstances():
+    """By which command, where, when and with which versions a file is made: for whoever reads its provenance."""
+    return {
         "command": " ".join(sys.argv),
         "host": socket.gethostname(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

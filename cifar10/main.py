@@ -208,7 +208,6 @@ def save(path, content):
 def resume_model(net, path, model, dataset, trust_pickle=False):
     """Load the weights at `path` into `net`; return the epoch that they are of."""
     checkpoint = read_checkpoint(path, trust_pickle)
-    check_fit(net.state_dict(), checkpoint.state_dict, path, model)
     epoch = checkpoint.info.get("epoch")
     if not isinstance(epoch, int) or epoch < 0:
         raise InputError(f"expected the number of an epoch in {path}, got {epoch!r}; give a checkpoint of this program")
@@ -216,6 +215,7 @@ def resume_model(net, path, model, dataset, trust_pickle=False):
     if os.path.basename(str(trained_on)) != os.path.basename(dataset):  # a file may have moved
         raise InputError(f"expected a model trained on {dataset} in {path}, it was trained on {trained_on}; "
                          f"give --dataset {trained_on}")
+    check_fit(net.state_dict(), checkpoint.state_dict, path, model)
     net.load_state_dict(checkpoint.state_dict, strict=False)  # files of old PyTorch lack num_batches_tracked
     return epoch
 

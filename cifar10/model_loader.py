@@ -59,7 +59,10 @@ def check_fit(expected, state_dict, source, name):
     key = (misshaped + missing + unexpected)[0]
     want, got = (str(tuple(state[key].shape)) if key in state else "nothing" for state in (expected, state_dict))
     names = fitting(state_dict)
-    advice = f"give --model {' or '.join(names)}" if names else "no model of this program has these weights"
+    advice = (
+        f"{name} it is, for another number of classes" if name in names else
+        f"give --model {' or '.join(names)}" if names else "no model of this program has these weights"
+    )
     raise InputError(
         f"expected the weights of {name} in {source}: {len(missing)} keys are missing, {len(unexpected)} unexpected, "
         f"{len(misshaped)} of another shape (first: {key}, expected {want}, found {got}); {advice}"

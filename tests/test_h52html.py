@@ -142,6 +142,13 @@ def test_bad_input_is_one_line_and_leaves_no_file(tmp_path, flags, words):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_error_can_be_what_the_page_shows_first():
+    text = h52html.page([h52html.panel(surface(bowl), "a")], "test_err")
+    assert json.loads(Elements(text).scripts[0])["name"] == "test_err"
+    with pytest.raises(InputError, match="test_err"):
+        h52html.page([h52html.panel(read_surface(GOLDEN / SQUARE), "a")], "test_err")
+
+
 def test_surfaces_that_no_browser_could_hold_are_refused(monkeypatch, tmp_path):
     write_surface(tmp_path / "s.h5", surface(bowl))
     monkeypatch.setattr(h52html, "MAX_VALUES", 5 * 63 - 1)
@@ -193,11 +200,15 @@ def opened(page_file):
 
 @pytest.fixture
 def shown(opened):
-    """The driver, with the page as it was when it opened: a reset takes a tenth of the time of a reload."""
+    """The driver, with the page as it was when it opened; it is drawn again, not loaded again, and only if need be."""
     driver = opened[0]
-    driver.execute_script("Object.assign(state, initial); for (const panel of data.panels) delete panel.camera;"
-                          "for (const id of ['clip', 'epoch']) document.getElementById(id).value = 1e6;"
-                          "document.getElementById('floor').checked = true; draw()")
+    driver.execute_script("""
+        if (JSON.stringify(state) === JSON.stringify(initial) && !data.panels.some(panel => panel.camera)) return;
+        Object.assign(state, initial);
+        for (const panel of data.panels) delete panel.camera;
+        for (const id of ["clip", "epoch"]) document.getElementById(id).value = 1e6;
+        document.getElementById("floor").checked = true;
+        draw();""")
     browser.drawn(driver)
     return driver
 
@@ -275,7 +286,8 @@ def test_rotating_one_panel_rotates_the_other(shown, turned):
     ActionChains(shown).move_to_element(plot).click_and_hold().move_by_offset(90, 30).move_by_offset(40, 10).release(
     ).perform()
     eventually(shown, lambda: np.abs(camera(shown, turned) - before).max() > 0.1)
-    eventually(shown, lambda: np.allclose(camera(shown, 0), camera(shown, 1), atol=1e-6))
+    eventually(shown, lambda: shown.execute_script("return rested >= REST"))  # it glides on after the button is up
+    np.testing.assert_allclose(camera(shown, 0), camera(shown, 1), atol=1e-6)
     assert np.abs(camera(shown, 1 - turned) - before).max() > 0.1
     eventually(shown, lambda: shown.find_elements(By.CLASS_NAME, "plot")[1 - turned].screenshot_as_png != picture)
     after = camera(shown, 0)
@@ -296,10 +308,8 @@ def test_switches_change_the_values_that_are_drawn(shown):
     np.testing.assert_allclose(heights(shown, 0), 90 * np.exp(-loss), rtol=1e-5)
     press(shown, "quantity", "err")
     np.testing.assert_allclose(heights(shown, 0), 100 - 90 * np.exp(-loss), rtol=1e-5)
-    press(shown, "split", "train")
-    np.testing.assert_allclose(heights(shown, 0), 100 - 100 * np.exp(-loss), rtol=1e-5)
     assert shown.execute_script("return [...document.querySelectorAll('[aria-pressed=true]')].map(b => b.textContent)"
-                                ) == ["error", "train", "linear"]
+                                ) == ["error", "test", "linear"]
 
 
 def test_points_without_a_finite_value_are_gaps_and_clipping_cuts_at_the_shown_height(shown):
@@ -319,40 +329,56 @@ def test_points_without_a_finite_value_are_gaps_and_clipping_cuts_at_the_shown_h
 
 
 def test_all_panels_share_one_colour_scale(shown):
-    for group, value in (("scaling", "linear"), ("quantity", "acc")):
-        press(shown, group, value)
-        both = np.concatenate([heights(shown, 0).ravel(), heights(shown, 1).ravel()])
-        limits = shown.execute_script("return [...document.querySelectorAll('.plot')].map(p => "
-                                      "[p.data[0].cmin, p.data[0].cmax, p.layout.scene.zaxis.range])")
-        assert limits[0] == limits[1]
-        assert limits[0][:2] == pytest.approx([np.nanmin(both), np.nanmax(both)], rel=1e-6)
+    both = np.concatenate([heights(shown, 0).ravel(), heights(shown, 1).ravel()])
+    limits = shown.execute_script("return [...document.querySelectorAll('.plot')].map(p => "
+                                  "[p.data[0].cmin, p.data[0].cmax, p.layout.scene.zaxis.range])")
+    assert limits[0] == limits[1]
+    assert limits[0][:2] == pytest.approx([np.nanmin(both), np.nanmax(both)], rel=1e-6)
 
 
-def test_contours_on_the_floor_can_be_switched_off(shown):
+def test_contours_on_the_floor_are_level_lines_and_can_be_switched_off(shown):
     from selenium.webdriver.common.by import By
 
-    def projected():
-        return shown.execute_script(
-            "return [...document.querySelectorAll('.plot')].map(p => p.data[0].contours.z.project.z)")
+    lines = shown.execute_script("return [...document.querySelectorAll('.plot')].map("
+                                 "p => p.data.find(trace => trace.meta === 'floor'))")
+    floor = shown.execute_script("return view().floor")
+    for panel, line in enumerate(lines):
+        z = heights(shown, panel)
+        (ground,) = {v for v in line["z"] if v is not None}
+        assert floor < ground < np.nanmin(z)
+        points = [p for p in zip(line["x"], line["y"], line["line"]["color"], strict=True) if p[0] is not None]
+        on_grid_line = 0
+        for x, y, level in points:  # on a line of the grid the surface is linear
+            column, row = round(4 * x + 4), round(3 * y + 3)
+            if abs(4 * x + 4 - column) < 1e-9:
+                assert np.interp(y, np.linspace(-1, 1, 7), z[:, column]) == pytest.approx(level, rel=1e-4)
+                on_grid_line += 1
+            elif abs(3 * y + 3 - row) < 1e-9:
+                assert np.interp(x, np.linspace(-1, 1, 9), z[row]) == pytest.approx(level, rel=1e-4)
+                on_grid_line += 1
+        assert on_grid_line > 20
+    gap = np.isnan(heights(shown, 1))
+    assert gap[3, 4]
+    assert not [1 for x, y in zip(lines[1]["x"], lines[1]["y"], strict=True)
+                if x is not None and abs(x) < 0.25 - 1e-9 and abs(y) < 1 / 3 - 1e-9]  # no line in the cells of the gap
 
-    assert projected() == [True, True]
     shown.find_element(By.ID, "floor").click()
     browser.drawn(shown)
-    assert projected() == [False, False]
+    assert not shown.execute_script("return [...document.querySelectorAll('.plot')].some("
+                                    "p => p.data.some(trace => trace.meta === 'floor'))")
 
 
 def test_path_lies_on_the_surface_and_follows_the_epoch_slider(shown):
-    press(shown, "scaling", "linear")
     press(shown, "quantity", "acc")  # finite everywhere but in the gaps
 
     def path(trace):
         return shown.execute_script(f"return document.querySelectorAll('.plot')[1].data[{trace}]")
 
-    assert shown.execute_script("return document.querySelectorAll('.plot')[0].data.length") == 1
+    assert shown.execute_script("return document.querySelectorAll('.plot')[0].data.length") == 2  # no path in this one
     assert shown.execute_script("return document.getElementById('reached').textContent") == "epoch 30"
     slide(shown, "epoch", 3)
     assert shown.execute_script("return document.getElementById('reached').textContent") == "epoch 20"
-    line, floor = path(1), path(2)
+    line, floor = path(2), path(3)
     np.testing.assert_allclose(line["x"], WALK["proj_xcoord"][:4], rtol=1e-6)
     np.testing.assert_allclose(line["y"], WALK["proj_ycoord"][:4], rtol=1e-6)
     assert line["text"] == ["epoch 0", "epoch 1", "epoch 10", "epoch 20"]

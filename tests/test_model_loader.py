@@ -1,4 +1,4 @@
-"""Takes about 8 s."""
+"""Takes about 14 s on one core."""
 
 import hashlib
 import json

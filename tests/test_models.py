@@ -1,4 +1,4 @@
-"""Takes about 20 s."""
+"""Takes about 20 s on one core."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_keys_and_shapes_stand_in_the_order_of_published_checkpoints(name):
 def test_every_model_can_be_traced_and_takes_images_from_8x8_up(name):
     with torch.device("meta"):  # shapes only; numbers are compared below, for one model of each family
         traced = torch.fx.symbolic_trace(MODELS[name]().eval())
-        for size in ((8, 8), (28, 28), (64, 64), (9, 20)):
+        for size in ((8, 8), (28, 28), (64, 64)):
             assert traced(torch.empty(2, 3, *size)).shape == (2, 10)
 
 

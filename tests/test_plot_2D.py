@@ -175,9 +175,27 @@ def test_a_non_square_file_of_the_original_has_row_y(name, drawn, only):
         grid, values = read_surface(GOLDEN / NON_SQUARE).grid, read_surface(GOLDEN / NON_SQUARE).values["train_loss"]
         lines = contours(drawn["2dcontour.pdf"])
         for level, path in zip(lines.levels, lines.get_paths(), strict=True):
-            on_row = path.vertices[np.isclose(path.vertices[:, 1], 0.0)]
-            assert len(on_row)
-            assert np.allclose(np.interp(on_row[:, 0], grid.x, values[2]), level)
+            for y, row in zip(grid.y, values, strict=True):
+                on_row = path.vertices[np.isclose(path.vertices[:, 1], y)]
+                assert len(on_row) or not row.min() < level < row.max()
+                assert np.allclose(np.interp(on_row[:, 0], grid.x, row), level)
+
+
+@pytest.mark.parametrize("name", FLAT)
+@pytest.mark.parametrize("y, ratio", [("-1:1:5", 1), ("-0.5:0.5:5", 0.5), ("-3:3:5", 3)])
+def test_a_unit_is_as_long_on_both_axes_and_the_figure_fits_a_column(name, y, ratio, tmp_path, drawn, only):
+    only(name)
+    path = str(tmp_path / "s.h5")
+    save(path, bowl, "-1:1:5", y)
+    plot_2D.plot_2d_contour(path)
+    figure = drawn[f"{name}.pdf"]
+    box = figure.axes[0].get_window_extent()
+    (x0, x1), (y0, y1) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    assert box.height / box.width == pytest.approx((y1 - y0) / (x1 - x0))
+    assert figure.get_figwidth() == 3.4
+    whole = figure.get_tightbbox()  # nothing sticks out, nothing is left empty
+    assert whole.x0 >= 0 and whole.y0 >= 0 and whole.x1 <= 3.4 and whole.y1 <= figure.get_figheight()
+    assert whole.height > 0.95 * figure.get_figheight()
 
 
 @pytest.mark.parametrize("name", ["train_loss", "train_acc", "train_err", "max_eig"])
@@ -373,17 +391,18 @@ def test_a_constant_surface_is_drawn_without_contours(value, tmp_path, drawn, ca
     path = str(tmp_path / "s.h5")
     save(path, lambda x, y: value, "-1:1:3", "-1:1:3")
     assert len(plot_2D.plot_2d_contour(path)) == 2
-    assert "the same everywhere" in capsys.readouterr().err
+    assert "has a single value" in capsys.readouterr().err
 
 
 def test_a_log_scale_of_zero_and_negative_values_is_drawn(tmp_path, drawn, capsys, recwarn):
     path = str(tmp_path / "s.h5")
     save(path, lambda x, y: np.maximum(x, 0) * 5, "-1:1:5", "-1:1:5")
     assert len(plot_2D.plot_2d_contour(path, log=True)) == 4
+    assert not np.ma.getmaskarray(heat(drawn["2dheat.pdf"]).get_array()).any()  # zeros are below the scale, not missing
     save(path, lambda x, y: x - 2, "-1:1:5", "-1:1:5")
     assert len(plot_2D.plot_2d_contour(path, log=True)) == 4
     assert "needs values above 0" in capsys.readouterr().err
-    assert not recwarn.list
+    assert not [str(w.message) for w in recwarn if "Log scale" in str(w.message)]
 
 
 # ---------------------------------------------------------------- marks
@@ -535,12 +554,13 @@ def test_several_paths_get_colours_and_names_of_their_own(tmp_path, monkeypatch)
     paths = [str(tmp_path / f"run_{name}" / "proj.h5") for name in ("sgd", "adam")]
     for i, path in enumerate(paths):
         (tmp_path / path).parent.mkdir()
-        h5_util.write_projection(path, {"proj_xcoord": np.linspace(-0.5, 0, 9), "proj_ycoord": np.full(9, 0.1 * i)}, {})
+        h5_util.write_projection(path, {"proj_xcoord": np.linspace(-0.5, 0, 9), "proj_ycoord": np.full(9, 0.1 * i),
+                                        "epoch": 10 * np.arange(9)}, {})
     plot_2D.plot_contour_trajectory(surface, "", paths)
     (figure,) = caught.values()
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert lines["sgd"].get_color() != lines["adam"].get_color()
-    assert {"sgd", "adam"} <= set(legend_texts(figure))
+    assert {"sgd", "adam", "start, epoch 0", "end, epoch 80"} <= set(legend_texts(figure))
 
 
 def test_a_path_that_leaves_the_surface_is_drawn_to_its_end(tmp_path, drawn, capsys):
@@ -588,6 +608,7 @@ def test_a_comparison_has_one_scale_and_the_flatness_of_each(tmp_path, monkeypat
     assert (filled[0].norm.vmin, filled[0].norm.vmax) == (filled[1].norm.vmin, filled[1].norm.vmax)
     assert [ax.get_title() for ax in panels] != [panels[0].get_title()] * 2
     for ax, surface in zip(panels, surfaces, strict=True):
+        assert ax.get_aspect() == 1
         found = flatness.measures(surface, "train_loss")
         text = ax.get_xlabel()
         assert f"at centre {found['centre']['loss']:.3g}" in text

@@ -1,4 +1,4 @@
-"""Takes about 20 s."""
+"""Takes about 30 s on one core."""
 
 import re
 
@@ -104,8 +104,8 @@ def test_saved_loss_is_bit_for_bit_that_of_the_loaded_checkpoint(variant, npz, t
         assert f"train_err {100 - saved['train_acc']:.2f}" in line and f"test_err {100 - saved['test_acc']:.2f}" in line
 
 
-@pytest.mark.parametrize("flags", [(), ("--loss_name", "mse", "--optimizer", "adam", "--lr", "0.003")],
-                         ids=["crossentropy, sgd", "mse, adam"])
+@pytest.mark.parametrize("flags", [("--lr", 0.05), ("--lr", 0.2, "--loss_name", "mse"),
+                                   ("--lr", 0.002, "--optimizer", "adam")], ids=["sgd", "sgd, mse", "adam"])
 def test_training_learns(flags, train):
     folder = train("--epochs", 10, "--noaug", "--save_epoch", 10, *flags)
     first, last = load(folder / "model_0.t7"), load(folder / "model_10.t7")
@@ -208,11 +208,11 @@ def test_initial_weights_are_he_normal_and_nearly_zero_linear(name):
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
             fan_in = module.weight[0].numel()
-            spread = float(module.weight.std()) / (2 / fan_in) ** 0.5
+            spread = float(module.weight.detach().std()) / (2 / fan_in) ** 0.5
             assert spread == pytest.approx(1, abs=5 / module.weight.numel() ** 0.5)
-            assert float(module.weight.abs().max()) > 2.5 * (2 / fan_in) ** 0.5  # normal, not uniform
+            assert float(module.weight.detach().abs().max()) > 2.5 * (2 / fan_in) ** 0.5  # normal, not uniform
         elif isinstance(module, torch.nn.Linear):
-            assert float(module.weight.std()) == pytest.approx(1e-3, rel=0.1)
+            assert float(module.weight.detach().std()) == pytest.approx(1e-3, rel=0.1)
         elif isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
             assert bool((module.weight == 1).all())
         if getattr(module, "bias", None) is not None:
@@ -267,9 +267,9 @@ def test_augmented_images_are_crops_of_the_padded_image_and_its_mirror_image(fli
     """Compared with all 81 crops (162 with mirror images), cut out one by one."""
     inputs = torch.randn(5, 3, 6, 9)
     black = torch.tensor([0.5, -1.0, 2.0])
-    index = torch.tensor([3, 1, 1, 4] * 100)
+    index = torch.tensor([3, 1, 1, 4] * 40)
     crops = training.augment(inputs.to(memory_format=memory_format), index, black, flip, np.random.default_rng(0))
-    assert crops.shape == (400, 3, 6, 9) and crops.is_contiguous(memory_format=torch.channels_last)
+    assert crops.shape == (160, 3, 6, 9) and crops.is_contiguous(memory_format=torch.channels_last)
     seen = set()
     for crop, i in zip(crops, index, strict=True):
         padded = F.pad(inputs[i] - black[:, None, None], (4, 4, 4, 4))
@@ -353,11 +353,13 @@ def test_a_resume_that_does_not_fit_is_one_line_that_says_why(npz, capsys, tmp_p
     torch.save({"optimizer": {"state": {0: {"momentum_buffer": torch.zeros(1)}}, "param_groups": []}},
                tmp_path / "other.t7")
     torch.save(["optimizer"], tmp_path / "list.t7")
+    torch.save({"state_dict": load(folder / "model_1.t7")["state_dict"], "epoch": 1}, tmp_path / "unnamed.t7")
     model, base = folder / "model_1.t7", ("--model", "resnet20", "--dataset", npz, "--epochs", 3)
     for flags, said in (
         (("--model", "resnet32", "--resume_model", model), "give --model resnet20"),
         (("--resume_model", tmp_path / "bare.t7"), "number of an epoch"),
-        (("--resume_model", model, "--dataset", "digits"), "linear.weight"),
+        (("--resume_model", model, "--dataset", "digits"), "tiny.npz"),
+        (("--resume_model", tmp_path / "unnamed.t7", "--dataset", "digits"), "another number of classes"),
         (("--resume_model", folder / "model_2.t7", "--epochs", 2), "above 2"),
         (("--resume_model", model, "--resume_opt", folder / "opt_state_2.t7"), "optimizer of epoch 1"),
         (("--resume_model", model, "--resume_opt", adam / "opt_state_1.t7"), "exp_avg"),
