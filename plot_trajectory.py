@@ -355,8 +355,8 @@ def distances_in_words(label, table):
         return f"{label}: one point, the origin"
     share = np.where(away, table["relative_distance"], 0)
     worst, median = share.argmax(), np.median(share[away])
-    return (f"{label}: {len(away)} checkpoints; of their displacement from the origin {100 * median:.1f} % (median) and up "
-            f"to {100 * share[worst]:.1f} % (epoch {table['epoch'][worst]}) is out of the plane")
+    return (f"{label}: {len(away)} checkpoints; of their displacement from the origin {100 * median:.1f} % (median) "
+            f"and up to {100 * share[worst]:.1f} % (epoch {table['epoch'][worst]}) is out of the plane")
 
 
 def losses_in_words(label, table):
@@ -395,7 +395,7 @@ def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
             for name in names:
                 if name in table:
                     shown.append(draw_against_epoch(ax, table["epoch"], table[name], name, colour))
-            if all(name in table for name in names) and names[0] == "true_loss":
+            if len(tables) == 1 and names[0] == "true_loss":
                 ax.fill_between(table["epoch"], *(finite(table[name]) for name in names), color=colour, alpha=0.15,
                                 linewidth=0)
         values = np.concatenate(shown) if shown else np.empty(0)
@@ -457,16 +457,21 @@ def animate(proj_files, dir_file, surf_file="", surf_name="train_loss", vmin=Non
         canvas.restore_region(background)
         for lines, table in zip(paths, tables, strict=True):
             done = int((epochs_of(table) <= epoch).sum())
+            over = done == len(table["proj_xcoord"])
+            parts = {"_start": slice(min(done, 1)), "_end": slice(done - 1 if over else done, done),
+                     "_head": slice(max(done - 1, 0), 0 if over else done)}
             for line in lines:
-                first = max(done - 1, 0) if line.get_label() == "_end" else 0
-                line.set_data(table["proj_xcoord"][first:done], table["proj_ycoord"][first:done])
-                if line.get_label() == "_start":
-                    line.set_data(table["proj_xcoord"][:1][:done], table["proj_ycoord"][:1][:done])
-                ax.draw_artist(line)
+                part = parts.get(line.get_label(), slice(done))
+                line.set_data(table["proj_xcoord"][part], table["proj_ycoord"][part])
+        for line in sorted((line for lines in paths for line in lines), key=lambda line: line.get_zorder()):
+            ax.draw_artist(line)
         ax.title.set_text(frame_title(tables, epoch))
         ax.draw_artist(ax.title)
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
     palette = frames[-1].quantize(256)  # the last frame has every colour
+    white, values = palette.getpixel((0, 0)), palette.getpalette()
+    values[3 * white:3 * white + 3] = (255, 255, 255)  # the mean of the lightest colours comes out grey
+    palette.putpalette(values)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     each = int(np.clip(8000 / len(frames), 60, 700))  # milliseconds
     image = io.BytesIO()
@@ -506,16 +511,20 @@ def backdrop(proj_files, dir_file, surf_file, surf_name, levels, log, labels):
         ax.grid(True)
     still = len(ax.lines)
     handles = plot_2D.draw_paths(ax, proj_files, names)
-    lines = ax.lines[still:]
-    each = len(lines) // len(proj_files)
+    drawn = ax.lines[still:]
+    each = len(drawn) // len(proj_files)
+    lines = [drawn[i:i + each] for i in range(0, len(drawn), each)]
     if shown:
         handles = handles + plot_2D.mark_points(ax, shown, centre=False)
     plot_2D.finish(figure, ax, handles, kinds, "epoch\nloss")  # room for two lines
     if shown and len(chosen.levels):
         plot_2D.draw_contours(ax, shown, chosen)
-    for artist in (*lines, ax.title):
+    for own, colour in zip(lines, colours(len(lines)), strict=True):
+        own += ax.plot([], [], "o", markersize=5, color=colour, markeredgecolor="black", markeredgewidth=0.5,
+                       label="_head", zorder=7, clip_on=False)
+    for artist in [line for own in lines for line in own] + [ax.title]:
         artist.set_animated(True)
-    return figure, ax, [lines[i:i + each] for i in range(0, len(lines), each)]
+    return figure, ax, lines
 
 
 def frame_title(tables, epoch):
