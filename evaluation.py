@@ -49,7 +49,7 @@ def precision_name(precision, device):
 
 
 @contextlib.contextmanager
-def _tf32(allow):
+def tf32(allow):
     """Switch TF32 for convolutions and matrix products; None leaves torch's own choice."""
     if allow is None:
         yield
@@ -77,20 +77,26 @@ def keep_memory():
 class _Shard:
     """One network on one device, and its share of each split."""
 
-    def __init__(self, net, splits, loss, precision):
+    def __init__(self, net, splits, loss, precision, resident=None):
         self.device = next(net.parameters()).device
         self.net, self.loss = net, loss
         self.dtype, self.allow_tf32 = PRECISIONS[precision]
         own = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
         first = next(iter(splits.values())).inputs
         example = first[:4].to(self.device, own)
-        self.layout = _layout(net, example)
+        self.layout = layout(net, example)
         self.folded = folding.fold(net, example.contiguous(memory_format=self.layout), self.dtype)
         self.input_dtype = (self.dtype or own) if self.folded else own
+        size = sum(s.inputs.numel() for s in splits.values()) * self.input_dtype.itemsize
+        self.resident = fits(size, self.device) if resident is None else resident
+        home = self.device if self.resident else torch.device("cpu")
         self.splits = {}
         for name, split in splits.items():
-            inputs = split.inputs.to(self.device, self.input_dtype).contiguous(memory_format=self.layout)
+            inputs = split.inputs.to(home, self.input_dtype).contiguous(memory_format=self.layout)
+            if home != self.device:
+                inputs = inputs.pin_memory()
             self.splits[name] = (inputs, split.targets.to(self.device))
+        self._passes = {}  # (split, batch size) -> what runs it
 
     def forward(self, inputs):
         if self.folded:
@@ -102,20 +108,58 @@ class _Shard:
 
     def launch(self, name, batch_size, idle):
         """Start the evaluation of a split; (2,) float64 tensor on the device: sum of losses, number of hits."""
-        inputs, targets = self.splits[name]
+        key = name, batch_size
+        if key not in self._passes:
+            self._passes[key] = self._pass(*self.splits[name], batch_size)
+        return self._passes[key](idle)
+
+    def _pass(self, inputs, targets, batch_size):
+        """A function that evaluates all batches into memory that it keeps: run eagerly, or replayed as a CUDA graph."""
         losses = torch.empty(len(targets), dtype=torch.float32, device=self.device)
         hits = torch.empty(len(targets), dtype=torch.bool, device=self.device)
-        with _tf32(self.allow_tf32):
-            for start in range(0, len(targets), batch_size):
-                part = slice(start, start + batch_size)
-                logits = self.forward(inputs[part]).float()  # (B, classes)
-                losses[part] = self.loss(logits, targets[part])
-                hits[part] = logits.argmax(1) == targets[part]
-                idle()
-        return torch.stack([losses.double().sum(), hits.sum().double()])
+
+        def run(idle=lambda: None):
+            with tf32(self.allow_tf32):
+                for start in range(0, len(targets), batch_size):
+                    part = slice(start, start + batch_size)
+                    batch = inputs[part].to(self.device, non_blocking=True)
+                    logits = self.forward(batch).float()  # (B, classes)
+                    losses[part] = self.loss(logits, targets[part])
+                    hits[part] = logits.argmax(1) == targets[part]
+                    idle()
+            return torch.stack([losses.double().sum(), hits.sum().double()])
+
+        return captured(run, self.device) if self.device.type == "cuda" and self.resident else run
 
 
-def _layout(net, example):
+def fits(size, device):
+    """Do `size` bytes of data fit on the device beside the network and its activations? What does not is streamed."""
+    return device.type != "cuda" or size < 0.7 * torch.cuda.mem_get_info(device)[0]
+
+
+def captured(run, device):
+    """`run` as one CUDA graph: the launches of a whole pass cost one call. Where it can't be captured, `run` itself."""
+    try:
+        with torch.cuda.device(device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                run()  # warm-up: libraries choose their algorithms outside the capture
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                sums = run()
+    except RuntimeError:  # a network that waits for the device, or draws random numbers
+        return run
+
+    def replay(_):
+        graph.replay()
+        return sums
+
+    return replay
+
+
+def layout(net, example):
     """channels_last for images if the network gives the same with it (one that calls .view on features does not)."""
     if example.dim() != 4:
         return torch.contiguous_format
@@ -142,11 +186,13 @@ class Evaluator:
         self._counts = {name: len(split.targets) for name, split in splits.items()}
         with torch.no_grad():
             self._shards = [
-                _Shard(net, {name: _part(split, i, len(nets)) for name, split in splits.items()},
+                _Shard(net, {name: part(split, i, len(nets)) for name, split in splits.items()},
                        LOSSES[loss_name], precision)
                 for i, net in enumerate(nets)
             ]
         self.batch_size = batch_size or self.calibrate()
+        streamed = not all(shard.resident for shard in self._shards)
+        self.note = "data streamed to the device" if streamed else "data on the device"
 
     @torch.no_grad()
     def calibrate(self):
@@ -161,8 +207,8 @@ class Evaluator:
             times = []
             for _ in range(3):  # the first warms up
                 start = time.perf_counter()
-                with _tf32(shard.allow_tf32):
-                    shard.forward(inputs[:batch_size])
+                with tf32(shard.allow_tf32):
+                    shard.forward(inputs[:batch_size].to(shard.device))
                 if shard.device.type == "cuda":
                     torch.cuda.synchronize(shard.device)
                 times.append(time.perf_counter() - start)
@@ -177,12 +223,7 @@ class Evaluator:
             if shard.folded:
                 shard.folded.refresh()
         sums = {name: [shard.launch(name, self.batch_size, idle) for shard in self._shards] for name in names}
-        for shard in self._shards:
-            if shard.device.type == "cuda":
-                done = torch.cuda.current_stream(shard.device).record_event()
-                while not done.query():  # not synchronize(): the other ranks want answers meanwhile
-                    idle()
-                    time.sleep(0.0002)
+        wait([shard.device for shard in self._shards], idle)
         results = {}
         for name in names:
             loss, hits = torch.stack([s.cpu() for s in sums[name]]).sum(0).tolist()
@@ -191,7 +232,17 @@ class Evaluator:
         return results
 
 
-def _part(split, i, n):
+def wait(devices, idle):
+    """Return when the devices have done what was started on them; idle() is called meanwhile."""
+    for device in devices:
+        if device.type == "cuda":
+            done = torch.cuda.current_stream(device).record_event()
+            while not done.query():  # not synchronize(): the other ranks want answers meanwhile
+                idle()
+                time.sleep(0.0002)
+
+
+def part(split, i, n):
     """Part i of n of a split, contiguous."""
     if n == 1:
         return split

@@ -38,9 +38,9 @@ from surface_store import SurfaceStore, refuse_mismatch
 class Measurement:
     """What is evaluated at the points. `names`: data split -> the data sets of the surface file that it fills.
 
-    build(nets, data, loss_name, batch_size, precision) -> evaluator, with one network per device and data {split: Split};
-    evaluator(splits, idle) -> {name: number} of the networks as they are then; evaluator.batch_size,
-    evaluator.calibrate() -> batch size. draw(surface_file, args) -> written paths.
+    build(nets, data, loss_name, batch_size, precision) -> evaluator, with one network per device and data {split:
+    Split}; evaluator(splits, idle) -> {name: number} of the networks as they are then; evaluator.batch_size,
+    evaluator.calibrate() -> batch size, evaluator.note: words for the user. draw(surface_file, args) -> written paths.
     """
 
     what: str
@@ -114,10 +114,10 @@ def parser(description=__doc__):
     g = p.add_argument_group("files and pictures")
     g.add_argument("--surf_file", default="", metavar="FILE", help="the surface file, new or to be resumed")
     g.add_argument("--proj_file", default="", metavar="FILE", help="projected trajectory to draw over the contours")
-    g.add_argument("--loss_max", type=float, default=5, help="top of the 1-D loss axis (5)")
-    g.add_argument("--vmin", type=float, default=0.1, help="lowest contour (0.1)")
-    g.add_argument("--vmax", type=float, default=10, help="highest contour (10)")
-    g.add_argument("--vlevel", type=float, default=0.5, help="contour step (0.5)")
+    g.add_argument("--loss_max", type=float, help="top of the 1-D loss axis (5, or what the curves need)")
+    g.add_argument("--vmin", type=float, help="lowest contour (0.1)")
+    g.add_argument("--vmax", type=float, help="highest contour (10)")
+    g.add_argument("--vlevel", type=float, help="contour step (0.5)")
     g.add_argument("--show", action="store_true", help="show figures")
     g.add_argument("--log", action="store_true", help="log loss axis")
     g.add_argument("--plot", action="store_true", help="plot when computed")
@@ -146,8 +146,9 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         precision = world.together(evaluation.precision_name, args.precision, devices[0])
 
         # data first: from the seed on, every random number belongs to the network or to the directions
-        world.on_root(dataloader.prepare, args.dataset, args.datapath, splits)
-        data = world.together(load_data, args, splits)
+        if not (args.trainloader or args.testloader):
+            world.on_root(dataloader.prepare, args.dataset, args.datapath, splits)
+        data = world.together(load_data, args, splits, quiet=world.rank > 0)
         net_plotter.seed_everything(args.idx)
         net = world.together(model_loader.load_net, args.model, recipe.model_file, args.trust_pickle)
         world.together(check_fit, net, data)
@@ -284,14 +285,12 @@ def check_places(*paths):
                              "another place with --dir_file and --surf_file")
 
 
-def load_data(args, splits):
+def load_data(args, splits, quiet):
     """{split: Split} of what is evaluated."""
     data = dataloader.load_dataset(
         args.dataset, args.datapath, raw_data=args.raw_data, data_split=args.data_split, split_idx=args.split_idx,
-        splits=splits, trainloader=args.trainloader, testloader=args.testloader, trust_pickle=args.trust_pickle)
-    for split in splits:
-        if getattr(data, split) is None:
-            raise InputError(f"expected a {split} set in {args.dataset}, found none; give another --eval_set")
+        splits=splits, trainloader=args.trainloader, testloader=args.testloader, trust_pickle=args.trust_pickle,
+        quiet=quiet)
     return {split: getattr(data, split) for split in splits}
 
 
@@ -378,7 +377,7 @@ def announcement(grid, missing, data, world, devices, threads, precision, evalua
     where = f"{len(devices)} x " if len(devices) > 1 else ""
     cpu = f", {threads} thread{'s' * (threads > 1)} each" if devices[0].type == "cpu" else ""
     return (f"{todo} points{resumed} x {images} images, {model} on {ranks} ({where}{devices[0].type}{cpu}), "
-            f"{precision}, batch {evaluator.batch_size}")
+            f"{precision}, batch {evaluator.batch_size}, {evaluator.note}")
 
 
 class Progress:

@@ -111,7 +111,8 @@ def main(argv=None):
     } | plot_surface.circumstances()
     plane = made_from | {"directions": net_plotter.directions_hash(directions)}
     if args.surf_file:
-        plot_surface.refuse_mismatch(args.surf_file, h5_util.read_surface(args.surf_file).provenance, plane)
+        surface = plot_2D.read_2d(args.surf_file)
+        plot_surface.refuse_mismatch(args.surf_file, surface.provenance, plane)
     every = projection.project(path, directions)  # name -> (n,)
     every |= {"epoch": path.epochs, "checkpoint_hash": path.hashes}
     tables = [{name: array[path.runs == i] for name, array in every.items()} for i in range(len(runs))]
@@ -139,6 +140,10 @@ def main(argv=None):
     written = plot_2D.plot_trajectory(proj_files, dir_file, labels=names)
     written += plot_against_epoch(proj_files, labels=names)
     if args.surf_file:
+        differs = [key for key, value in measured.get("evaluation", {}).items()
+                   if key != "dataset" and surface.provenance.get(key, value) != value]
+        if differs:
+            figures.note(f"the losses of the checkpoints are of other {', '.join(differs)} than {args.surf_file}")
         written += plot_2D.plot_contour_trajectory(
             args.surf_file, dir_file, proj_files, args.surf_name, labels=names, **level)
     if args.animate:
@@ -467,12 +472,11 @@ def animate(proj_files, dir_file, surf_file="", surf_name="train_loss", vmin=Non
             ax.draw_artist(line)
         ax.title.set_text(frame_title(tables, epoch))
         ax.draw_artist(ax.title)
-        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    palette = frames[-1].quantize(256)  # the last frame has every colour
-    white, values = palette.getpixel((0, 0)), palette.getpalette()
-    values[3 * white:3 * white + 3] = (255, 255, 255)  # the mean of the lightest colours comes out grey
-    palette.putpalette(values)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # (height, width, 3)
+    # one palette for all frames, or the background would flicker
+    height, width = frames[0].shape[:2]
+    strip = Image.fromarray(np.concatenate(frames)).quantize(256)
+    frames = [strip.crop((0, i * height, width, (i + 1) * height)) for i in range(len(frames))]
     each = int(np.clip(8000 / len(frames), 60, 700))  # milliseconds
     image = io.BytesIO()
     frames[0].save(image, "GIF", save_all=True, append_images=frames[1:], loop=0,
@@ -516,7 +520,7 @@ def backdrop(proj_files, dir_file, surf_file, surf_name, levels, log, labels):
     lines = [drawn[i:i + each] for i in range(0, len(drawn), each)]
     if shown:
         handles = handles + plot_2D.mark_points(ax, shown, centre=False)
-    plot_2D.finish(figure, ax, handles, kinds, "epoch\nloss")  # room for two lines
+    plot_2D.finish(figure, ax, handles, kinds, "epoch" if len(proj_files) > 1 else "epoch\nloss")  # makes room
     if shown and len(chosen.levels):
         plot_2D.draw_contours(ax, shown, chosen)
     for own, colour in zip(lines, colours(len(lines)), strict=True):

@@ -1,0 +1,355 @@
+"""Curvature of the loss: Hessian-vector products, the ends of the spectrum, the trace.
+
+    hessian = Hessian([net], split, "crossentropy")     # of the mean loss over the split, at the network as it is now
+    hessian(v)                                          # H v; v (n,), n = hessian.size
+    lanczos(hessian, hessian.start())                   # the largest and the smallest eigenvalue
+    trace(hessian, samples=30)                          # mean and standard error
+
+With batches b of n_b samples, N in all, H = sum over b of (n_b / N) Hessian of the mean loss of b: it does not depend
+on the batch size. The network stays in eval mode: the running statistics of batch norm are constants.
+
+A product takes one pass with tangents and one backward pass per batch, and nothing is kept from one batch to the next:
+memory grows with the batch (and with the Krylov basis), not with the data set.
+"""
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch.func import functional_call
+
+import evaluation
+from errors import InputError
+
+PARAMS = {"weights": lambda p: p.dim() >= 2, "all": lambda p: True}  # with respect to which parameters
+
+# An eigenvalue is done when its residual |H u - theta u| is at most tol * max(|theta|, FLOOR * |H|). Without a floor, a
+# smallest eigenvalue of about 0 (a convex point) would never be done; with it, min/max is right to FLOOR * tol.
+FLOOR = 0.01
+TOL = 1e-2
+MOST = 200  # products
+BASIS_BYTES = 1 << 30  # of the Krylov basis; beyond it the basis is compressed (never below SMALLEST_BASIS vectors)
+LARGEST_BASIS, SMALLEST_BASIS = 80, 12
+
+
+# ---------------------------------------------------------------- one product with the Hessian of one batch
+
+
+def reverse_over_forward(logits_of, parameters, vectors, inputs, total):
+    """H v of total(logits_of(parameters, inputs)), by one pass with tangents and one backward pass.
+
+    logits_of({name: tensor}, inputs) -> (B, classes); total(logits) -> scalar. Returns a list, one tensor per parameter.
+
+    With z the logits and h the gradient of `total` there, H v = d/dw (z . Rh + Rz . h), where R is the derivative along
+    v (Pearlmutter 1994) and Rh, h are held fixed. So the loss is differentiated twice only as a function of the logits,
+    and a convolution needs its ordinary backward calls only: 8 convolutions' worth of arithmetic, where double backward
+    needs 9 and the slow gradients of gradients of convolutions.
+    """
+    with forward_ad.dual_level():
+        moving = {name: forward_ad.make_dual(p, v) for (name, p), v in zip(parameters.items(), vectors, strict=True)}
+        logits, along = forward_ad.unpack_dual(logits_of(moving, inputs))
+    if along is None:  # the outputs do not depend on these parameters
+        return [torch.zeros_like(p) for p in parameters.values()]
+    slope, change = torch.func.jvp(torch.func.grad(total), (logits.detach(),), (along.detach(),))
+    terms = [(out, weight) for out, weight in ((logits, change), (along, slope)) if out.requires_grad]
+    return torch.autograd.grad(*zip(*terms, strict=True), inputs=list(parameters.values()), materialize_grads=True)
+
+
+def double_backward(logits_of, parameters, vectors, inputs, total):
+    """The same by two backward passes, the textbook's way: for networks with a layer that has no forward mode."""
+    wanted = list(parameters.values())
+    slopes = torch.autograd.grad(total(logits_of(parameters, inputs)), wanted, create_graph=True,
+                                 materialize_grads=True)
+    used = [(slope, v) for slope, v in zip(slopes, vectors, strict=True) if slope.requires_grad]
+    if not used:
+        return [torch.zeros_like(p) for p in wanted]
+    return torch.autograd.grad(*zip(*used, strict=True), inputs=wanted, materialize_grads=True)
+
+
+# ---------------------------------------------------------------- the Hessian over a data set
+
+
+class _Shard:
+    """One network on one device, and its share of the data."""
+
+    def __init__(self, net, split, params, allow_tf32):
+        self.net, self.allow_tf32 = net, allow_tf32
+        named = dict(net.named_parameters())  # tied weights once
+        self.device = next(iter(named.values())).device
+        self.names = [name for name, p in named.items() if PARAMS[params](p)]
+        if not self.names:
+            raise InputError(f"expected a network with parameters for --params {params}, found none; take --params all")
+        dtype = named[self.names[0]].dtype
+        with torch.no_grad():
+            layout = evaluation.layout(net, split.inputs[:4].to(self.device, dtype))
+        self.inputs = split.inputs.to(self.device, dtype).contiguous(memory_format=layout)
+        self.targets = split.targets.to(self.device)
+        # detached: they share the memory of the network's own, which a Plane moves, but bring no graph of their own
+        self.fixed = {name: p.detach() for name, p in named.items() if name not in self.names}
+        self.shapes = [named[name].shape for name in self.names]
+        self.formats = [_format(named[name]) for name in self.names]
+
+    def parameters(self):
+        named = dict(self.net.named_parameters())
+        return {name: named[name].detach().requires_grad_() for name in self.names}
+
+    def logits(self, moving, inputs):
+        return functional_call(self.net, self.fixed | moving, (inputs,))
+
+    def split(self, vector):
+        """The parts of a flat vector (n,), in the shapes and memory formats of the parameters."""
+        vector = vector.to(self.device, self.inputs.dtype)
+        parts = vector.split([shape.numel() for shape in self.shapes])
+        return [part.view(shape).contiguous(memory_format=memory)
+                for part, shape, memory in zip(parts, self.shapes, self.formats, strict=True)]
+
+    def launch(self, batch_size, count, loss, one_batch, idle):
+        """Sum over the batches of one_batch(parameters, inputs, total); a list, one tensor per parameter."""
+        parameters, sums = self.parameters(), None
+        with evaluation.tf32(self.allow_tf32):
+            for start in range(0, len(self.targets), batch_size):
+                part = slice(start, start + batch_size)
+                targets = self.targets[part]
+                found = one_batch(parameters, self.inputs[part], lambda z, t=targets: loss(z, t).sum() / count)
+                if sums is None:
+                    sums = [g.clone() for g in found]
+                else:
+                    torch._foreach_add_(sums, list(found))
+                idle()
+        return sums
+
+
+def _format(tensor):
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _flat(tensors, device):
+    return torch.cat([t.reshape(-1) for t in tensors]).to(device)
+
+
+class Hessian:
+    """The Hessian of the mean loss, as a linear map, at the network as it is at the moment of the call.
+
+    nets: one network in eval mode per device, equal weights; the devices share the data. split: inputs (N, ...) and
+    targets (N,). loss_name: a key of evaluation.LOSSES. params: a key of PARAMS, 'weights' (two or more dimensions, the
+    original's choice) or 'all'. precision: '', 'fp32' or 'tf32'. product: reverse_over_forward or double_backward
+    (default: the first that the network can do). A vector has shape (n,), the parameters' order, their dtype, and lies
+    on the first device. idle() is called between batches, and while a device works.
+    """
+
+    def __init__(self, nets, split, loss_name="crossentropy", params="weights", batch_size=128, precision="",
+                 product=None):
+        check_precision(precision)
+        evaluation.keep_memory()
+        if params not in PARAMS:
+            raise InputError(f"expected --params {' or '.join(PARAMS)}, got {params!r}")
+        if len(split.targets) < len(nets):
+            raise InputError(f"expected at least {len(nets)} samples for {len(nets)} devices, got {len(split.targets)}")
+        allow_tf32 = evaluation.PRECISIONS[precision][1]
+        self._shards = [_Shard(net, evaluation.part(split, i, len(nets)), params, allow_tf32)
+                        for i, net in enumerate(nets)]
+        self._loss, self._count = evaluation.LOSSES[loss_name], len(split.targets)
+        self.batch_size = batch_size
+        first = self._shards[0]
+        self.device, self.dtype = first.device, first.inputs.dtype
+        self.size = sum(shape.numel() for shape in first.shapes)
+        generator = torch.Generator().manual_seed(0)
+        self._random = torch.randn(self.size, generator=generator).to(self.device, self.dtype)
+        self.product = product or self._choose()
+        self.products = 0  # how many were computed so far
+
+    def _choose(self):
+        """The fastest way that this network can do, tried on two samples."""
+        shard = self._shards[0]
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            parameters = shard.parameters()
+            reverse_over_forward(shard.logits, parameters, shard.split(self._random), shard.inputs[:2],
+                                 lambda z: self._loss(z, shard.targets[:2]).sum())
+            return reverse_over_forward
+        return double_backward
+
+    def __call__(self, vector, idle=lambda: None):
+        """H v, (n,)."""
+        self.products += 1
+
+        def on(shard):
+            parts = shard.split(vector)
+            return lambda parameters, inputs, total: self.product(shard.logits, parameters, parts, inputs, total)
+
+        return self._sum(on, idle)
+
+    def gradient(self, idle=lambda: None):
+        """Gradient of the mean loss, (n,)."""
+
+        def on(shard):
+            return lambda parameters, inputs, total: torch.autograd.grad(
+                total(shard.logits(parameters, inputs)), list(parameters.values()), materialize_grads=True)
+
+        return self._sum(on, idle)
+
+    def _sum(self, on, idle):
+        found = [shard.launch(self.batch_size, self._count, self._loss, on(shard), idle) for shard in self._shards]
+        evaluation.wait([shard.device for shard in self._shards], idle)
+        return torch.stack([_flat(tensors, self.device) for tensors in found]).sum(0)
+
+    def start(self, idle=lambda: None):
+        """A start vector (n,) that depends on the point alone: gradient and a fixed random vector, in equal parts.
+
+        The gradient lies mostly among the eigenvectors at the ends (Gur-Ari et al. 2018); the random part is there for
+        those that symmetry hides from it, and for a minimum, where the gradient is 0.
+        """
+        gradient = self.gradient(idle)
+        norm = gradient.norm()
+        return self._random / self._random.norm() + torch.where(norm == 0, gradient, gradient / norm)
+
+    def calibrate(self):
+        """The fastest batch size for this network on this device, by one short measurement of each candidate."""
+        shard = self._shards[0]
+        # about four times the memory of a forward pass with its graph: half the batches of evaluation.py
+        candidates = {"cpu": (16, 32, 64), "cuda": (128, 256, 512, 1024)}.get(self.device.type, (128,))
+        candidates = [b for b in candidates if b <= len(shard.targets)] or [len(shard.targets)]
+        parts, rates = shard.split(self._random), {}
+        for batch_size in candidates:
+            targets, times = shard.targets[:batch_size], []
+            try:
+                for _ in range(3):  # the first warms up
+                    start = time.perf_counter()
+                    with evaluation.tf32(shard.allow_tf32):
+                        self.product(shard.logits, shard.parameters(), parts, shard.inputs[:batch_size],
+                                     lambda z, t=targets: self._loss(z, t).sum())
+                    evaluation.wait([self.device], lambda: None)
+                    times.append(time.perf_counter() - start)
+            except torch.cuda.OutOfMemoryError:
+                break
+            rates[batch_size] = batch_size / min(times[1:])
+        if not rates:
+            return candidates[0]
+        best = max(rates.values())
+        return next(b for b in rates if rates[b] >= 0.97 * best)
+
+
+def check_precision(precision):
+    """Raises InputError for a precision in which second derivatives mean nothing."""
+    if precision not in ("", "fp32", "tf32"):
+        raise InputError(f"expected --precision fp32 or tf32 for eigenvalues of the Hessian, got {precision!r}: "
+                         "its rounding is larger than the small eigenvalues; leave it out")
+
+
+# ---------------------------------------------------------------- the ends of the spectrum
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues at the ends: `low` ascending, `high` descending, each with the residuals |H u - theta u|, |u| = 1.
+
+    A symmetric matrix has an eigenvalue within the residual of theta; the error itself is of the order residual^2 / gap
+    to the next one. `converged`: all residuals are within the tolerance. NaN throughout where H is not finite.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    low_residuals: np.ndarray
+    high_residuals: np.ndarray
+    converged: bool
+    products: int
+
+
+def lanczos(product, start, low=1, high=1, tol=TOL, most=MOST, basis_bytes=BASIS_BYTES, idle=lambda: None):
+    """The `low` smallest and `high` largest eigenvalues of a symmetric map, from one Krylov space: a Spectrum.
+
+    product(v, idle) -> H v; start (n,). Stops as soon as every residual is at most tol * max(|theta|, FLOOR * |H|), at
+    the latest after `most` products. The thick-restart Lanczos method of Wu & Simon (2000) with full orthogonalization:
+    where the basis is full, the Ritz vectors nearest to both ends stay.
+
+    ARPACK (scipy's eigsh with which='BE') looks at the residuals only after it has filled its basis, at 20 products,
+    and needs about twice as many; benchmarks/hessian.py compares them.
+    """
+    n = start.numel()
+    wanted = min(low + high, n)
+    fits = min(LARGEST_BASIS, basis_bytes // (n * start.element_size()))
+    rows = min(n, most, max(fits, SMALLEST_BASIS, 3 * wanted))
+    basis = start.new_empty(rows, n)  # orthonormal rows
+    projected = np.zeros((rows, rows))  # basis H basis^T
+    tiny = 10 * torch.finfo(start.dtype).eps
+    norm = float(start.norm())
+    if not np.isfinite(norm):
+        return _nothing(low, high, 0)
+    q, j = start / norm, 0
+    for products in range(1, most + 1):
+        basis[j] = q
+        j += 1
+        w = product(q, idle)
+        w, column = _orthogonalize(w, basis[:j])
+        *column, beta = torch.cat([column, w.norm()[None]]).tolist()
+        if not np.isfinite([*column, beta]).all():
+            return _nothing(low, high, products)
+        projected[j - 1, :j] = projected[:j, j - 1] = column
+        theta, u = np.linalg.eigh(projected[:j, :j])  # ascending
+        residuals = beta * np.abs(u[-1])
+        scale = np.abs(theta).max()
+        at_low, at_high = np.arange(min(low, j)), np.arange(j)[::-1][:high]
+        ends = np.union1d(at_low, at_high)
+        within = residuals[ends] <= tol * np.maximum(np.abs(theta[ends]), FLOOR * scale)
+        converged = bool(within.all()) and (j >= wanted)
+        if converged or j == n:
+            converged = True
+            break
+        if j == rows:
+            q, j = w / beta, _compress(basis, projected, theta, u, low, high)
+        elif beta > tiny * scale:
+            q = w / beta
+        else:  # the space is invariant, and holds too few eigenvectors: go on with another direction
+            q = torch.randn(n, generator=torch.Generator().manual_seed(j)).to(start)
+            q = _orthogonalize(q / q.norm(), basis[:j])[0]
+            q /= q.norm()
+    return Spectrum(theta[at_low], theta[at_high], residuals[at_low], residuals[at_high], converged, products)
+
+
+def _orthogonalize(w, basis):
+    """(part of w orthogonal to the rows of `basis`, the coefficients of the rest). Twice is enough (Kahan, Parlett)."""
+    coefficients = basis @ w  # (j,)
+    w = torch.addmv(w, basis.T, coefficients, alpha=-1)
+    again = basis @ w
+    return torch.addmv(w, basis.T, again, alpha=-1), coefficients + again
+
+
+def _compress(basis, projected, theta, u, low, high):
+    """Put the Ritz vectors nearest to the wanted ends into the first rows of `basis`; returns how many."""
+    rows = len(basis)
+    k = rows // 2
+    at_low = round(k * low / (low + high))
+    kept = np.r_[0:at_low, rows - (k - at_low):rows]
+    mix = torch.from_numpy(u[:, kept].T.copy()).to(basis)  # (k, rows)
+    width = max(1, (1 << 24) // rows)  # by strips, so that no second basis is needed
+    for start in range(0, basis.shape[1], width):
+        strip = basis[:, start:start + width]
+        strip[:k] = mix @ strip
+    projected[:] = 0
+    projected[:k, :k] = np.diag(theta[kept])
+    return k
+
+
+def _nothing(low, high, products):
+    nan = [np.full(count, np.nan) for count in (low, high, low, high)]
+    return Spectrum(*nan, converged=False, products=products)
+
+
+def trace(product, size, samples=30, like=None, idle=lambda: None):
+    """(trace of H, its standard error), by `samples` >= 2 products with random signs (Hutchinson 1990).
+
+    E[v H v] = trace for independent v_i = +-1; the standard error is the samples' deviation over sqrt(samples). The
+    signs are the same at every call. like: a tensor whose dtype and device the vectors have.
+    """
+    if samples < 2:
+        raise InputError(f"expected at least 2 samples for the trace and its standard error, got {samples}")
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(samples):
+        v = torch.randint(2, (size,), generator=generator).mul_(2).sub_(1)
+        v = v.to(torch.float32) if like is None else v.to(like)
+        found.append(float((v @ product(v, idle)).double()))
+    return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(samples))
