@@ -77,9 +77,11 @@ def parser(description=__doc__):
     g = p.add_argument_group("processes and devices")
     g.add_argument("--mpi", "-m", action="store_true", help="use MPI (implied by mpirun and srun)")
     g.add_argument("--cuda", "-c", action="store_true", help="evaluate on CUDA")
-    g.add_argument("--threads", type=natural_int, default=2, help="data-loading threads (2)")
+    g.add_argument("--threads", type=natural_int, default=2,
+                   help="accepted for old scripts: the data are held as tensors, no loading threads are needed (2)")
     g.add_argument("--ngpu", type=positive_int, default=1, help="GPUs per rank (1)")
-    g.add_argument("--batch_size", type=positive_int, help="minibatch size (default: measured on the network; or 128)")
+    g.add_argument("--batch_size", type=positive_int,
+                   help="minibatch size (default: the fastest, measured on the network)")
     g.add_argument("--precision", default="", choices=[""] + [n for n in evaluation.PRECISIONS if n],
                    help="fp32, tf32 or bf16 (default: what torch does on the device)")
     g = p.add_argument_group("data")
@@ -103,7 +105,7 @@ def parser(description=__doc__):
     g = p.add_argument_group("directions")
     g.add_argument("--dir_file", default="", metavar="FILE", help="an existing direction file to use")
     g.add_argument("--dir_type", default="weights", choices=net_plotter.DIR_TYPES,
-                   help="weights, or states (with batch-norm running statistics)")
+                   help="what moves; states: with batch-norm running statistics")
     g.add_argument("--x", metavar="MIN:MAX:NUM", help="x coordinates (-1:1:51; around the path for a PCA --dir_file)")
     g.add_argument("--y", metavar="MIN:MAX:NUM", help="y coordinates; without it the plot is 1-D")
     for axis in "xy":

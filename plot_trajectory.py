@@ -86,7 +86,6 @@ def make_parser():
     g.add_argument("--vlevel", type=float, help="contour step (0.5 for a loss)")
     g.add_argument("--log", action="store_true", help="contours evenly spaced in the logarithm")
     g.add_argument("--animate", action="store_true", help="a GIF of the path, epoch by epoch")
-    p.set_defaults(testloader="")  # plot_surface.load_data asks for it
     return p
 
 
@@ -292,13 +291,13 @@ def keep_measured(proj_files, tables, plane):
 
 def load_data(args):
     """(training set, device) of --eval."""
-    if args.split_idx >= args.data_split:
-        raise InputError(f"expected --split_idx below --data_split {args.data_split}, got {args.split_idx}; "
-                         "the parts are numbered from 0")
     device = mpi4pytorch.World().devices(args.cuda)[0]
     evaluation.precision_name(args.precision, device)
     dataloader.prepare(args.dataset, args.datapath, ("train",))
-    return plot_surface.load_data(args, ("train",))["train"], device
+    data = dataloader.load_dataset(
+        args.dataset, args.datapath, raw_data=args.raw_data, data_split=args.data_split, split_idx=args.split_idx,
+        splits=("train",), trainloader=args.trainloader, trust_pickle=args.trust_pickle)
+    return data.train, device
 
 
 def evaluate(args, path, directions, tables, measured, split, device, write):

@@ -17,7 +17,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -25,9 +24,10 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 
 import torch  # noqa: E402
+from machine import hardware  # noqa: E402
 from torch import nn  # noqa: E402
 
 import evaluation  # noqa: E402
@@ -183,13 +183,6 @@ def compare(name, args):
         "relative_loss_difference": abs(losses["a"] - losses["b"]) / abs(losses["a"]), "loss": losses["a"],
         "memory_over_data_and_parameters_mb": facts["memory_over_data_and_parameters_mb"], "seconds": seconds,
     }
-
-
-def hardware(cuda):
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    found = {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(),
-             "torch": torch.__version__, "load_before": os.getloadavg()[0]}
-    return found | ({"gpu": torch.cuda.get_device_name()} if cuda else {})
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Laws of the whole program, in one process. Several processes: test_mpi.py. Agreement with the original: test_golden.py."""
+"""Laws of the whole program in one process. Several processes: test_mpi.py; agreement with the original: test_golden.py."""
 
 import os
 
@@ -55,8 +55,8 @@ def test_the_corners_of_a_three_model_plot_are_the_models(inputs):
     state = torch.load("model_4.t7", weights_only=True)
     state["state_dict"]["linear.bias"] += 1
     torch.save(state, "third.t7")
-    plot_surface.main(["--model", "resnet20", "--dataset", "small.npz", "--model_file", "model_6.t7", "--dir_type", "states",
-                       "--model_file2", "model_4.t7", "--model_file3", "third.t7", "--x=0:1:2", "--y=0:1:2"])
+    plot_surface.main(["--model", "resnet20", "--dataset", "small.npz", "--model_file", "model_6.t7",
+                       "--dir_type", "states", "--model_file2", "model_4.t7", "--model_file3", "third.t7", "--x=0:1:2", "--y=0:1:2"])
     found = h5_util.read_surface("model_6.t7_model_4.t7_third.t7_states.h5_[0.0,1.0,2]x[0.0,1.0,2]_dataset=small.h5")
     for (y, x), file in {(0, 0): "model_6.t7", (0, 1): "model_4.t7", (1, 0): "third.t7"}.items():
         assert found.values["train_loss"][y, x] == pytest.approx(loss_of(file)[0], rel=1e-5)
@@ -150,7 +150,8 @@ def test_parts_of_the_data_have_files_of_their_own_and_average_to_the_whole(inpu
     for i in range(2):
         plot_surface.main(["--model", "resnet20", "--dataset", "small.npz", "--model_file", "model_6.t7", *FILTER,
                            "--x=0:1:1", "--data_split", "2", "--split_idx", str(i)])
-        name = f"model_6.t7_weights_xignore=biasbn_xnorm=filter.h5_[0.0,0.0,1]_datasplit=2_splitidx={i}_dataset=small.h5"
+        directions = "model_6.t7_weights_xignore=biasbn_xnorm=filter.h5"
+        name = f"{directions}_[0.0,0.0,1]_datasplit=2_splitidx={i}_dataset=small.h5"
         losses.append(h5_util.read_surface(name).values["train_loss"][0])
     assert losses[0] != losses[1] and np.mean(losses) == pytest.approx(loss_of("model_6.t7")[0], rel=1e-6)
 
