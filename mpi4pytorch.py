@@ -147,6 +147,8 @@ class World:
             self.abort(str(failed))
         except SystemExit:
             raise
+        except KeyboardInterrupt:  # before or after the walk over the grid, which has its own way to stop
+            self.abort("interrupted", 130)
         except BaseException:
             self.abort(f"rank {self.rank} on {socket.gethostname()} failed:\n{traceback.format_exc()}")
         self._wait()

@@ -31,7 +31,7 @@ import net_plotter
 import projection
 import scheduler
 from errors import InputError, natural_int, positive_int
-from surface_store import SurfaceStore, refuse_mismatch
+from surface_store import SurfaceStore
 
 
 @dataclass(frozen=True)
@@ -233,11 +233,15 @@ def limits_of_path(args):
         if not found:
             say(f"note: no projected path beside {args.dir_file}, so the grid is 1-D; plot_trajectory.py projects one")
     origin = os.path.join(args.model_folder, args.model_file)
-    now = {"directions": directions and net_plotter.directions_hash(directions),
-           "checkpoint": model_loader.checkpoint_hash(origin) if found and os.path.isfile(origin) else None}
+    now = {"--dir_file": ("directions", directions and net_plotter.directions_hash(directions)),
+           "--model_file": ("checkpoint", found and os.path.isfile(origin) and model_loader.checkpoint_hash(origin))}
     for file in found:
         old = h5_util.read_projection(file)[1]
-        refuse_mismatch(file, old, {key: value for key, value in now.items() if value})
+        for flag, (key, value) in now.items():
+            if value and old.get(key, value) != value:
+                raise InputError(f"expected the {flag} that the path in {file} was projected with "
+                                 f"({old.get('model_file', '') if key == 'checkpoint' else 'another plane'}); "
+                                 "give that one, or a grid with --x and --y and no --proj_file")
     if not found or asked:
         return args.x, args.y, args.proj_file
     import plot_2D

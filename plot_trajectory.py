@@ -36,6 +36,7 @@ import plot_2D
 import plot_surface
 import projection
 from errors import InputError, natural_int, positive_int
+from surface_store import refuse_mismatch
 
 MOST_FRAMES = 150
 MEASURED = ("true_loss", "true_acc", "plane_loss", "plane_acc")
@@ -111,7 +112,7 @@ def main(argv=None):
     plane = made_from | {"directions": net_plotter.directions_hash(directions)}
     if args.surf_file:
         surface = plot_2D.read_2d(args.surf_file)
-        plot_surface.refuse_mismatch(args.surf_file, surface.provenance, plane)
+        refuse_mismatch(args.surf_file, surface.provenance, plane)
     every = projection.project(path, directions)  # name -> (n,)
     every |= {"epoch": path.epochs, "checkpoint_hash": path.hashes}
     tables = [{name: array[path.runs == i] for name, array in every.items()} for i in range(len(runs))]
@@ -274,16 +275,21 @@ def keep_measured(proj_files, tables, plane):
         if all(i is None for i in match) and not same_path:
             raise InputError(f"{file} holds another path, which would be lost; move it away"
                              + ("" if len(tables) > 1 else " (several runs in one plane: --model_folder A B)"))
-        usable = "evaluated" in old and all(provenance.get(key) == plane[key]
+        usable = "evaluated" in old and "evaluation" in provenance and all(provenance.get(key) == plane[key]
                                             for key in ("directions", "checkpoint", "model", "dir_type"))
-        if usable and entry in ({}, provenance.get("evaluation")):
-            entry = provenance.get("evaluation", {})
+        if usable and (not entry or same_measure(entry, provenance["evaluation"])):
+            entry = provenance["evaluation"]
             take = [i is not None and bool(old["evaluated"][i]) for i in match]
             table = table | {"evaluated": np.array(take)} | {
                 name: np.array([old[name][i] if t else np.nan for i, t in zip(match, take, strict=True)])
                 for name in MEASURED}
         kept.append(table)
-    return kept, {"evaluation": entry} if entry else {}
+    return kept, {"evaluation": entry}
+
+
+def same_measure(old, new):
+    """Were losses measured alike? The contents of the data decide, not the name of their file."""
+    return old.keys() == new.keys() and all(old[key] == new[key] for key in old if key != "dataset")
 
 
 # ---------------------------------------------------------------- true loss and the plane's loss
@@ -312,11 +318,10 @@ def evaluate(args, path, directions, tables, measured, split, device, write):
         "precision": evaluation.precision_name(args.precision, device),
     }}
     for table in tables:
-        if measured != entry or "evaluated" not in table:
+        if not same_measure(measured["evaluation"], entry["evaluation"]) or "evaluated" not in table:
             count = len(table["epoch"])
             table |= {"evaluated": np.zeros(count, bool)} | {name: np.full(count, np.nan) for name in MEASURED}
-    measured.clear()
-    measured |= entry
+    measured |= entry  # write() puts it into the files
     todo = [(run, i) for run, table in enumerate(tables) for i in np.flatnonzero(~table["evaluated"])]
     if not todo:
         return measured

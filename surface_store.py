@@ -18,8 +18,9 @@ import numpy as np
 import h5_util
 from errors import InputError
 
-SAVE_SECONDS = 4.0  # a result waits at most this long (5 s with the writing) ...
-SAVE_SHARE = 0.01  # ... and at most this share of the time is spent on writing
+SAVE_SECONDS = 1.0, 4.8  # a result waits at least and at most this long, between them ...
+SAVE_SHARE = 0.01  # ... so that this share of the time is spent on writing
+SLOW_SHARE = 0.05  # where a write takes so long that 5 s can't be kept without spending more than this share, it isn't
 STALE_SECONDS = 120.0  # a lock of another host that was not touched for so long is a dead job's
 
 
@@ -69,7 +70,8 @@ class SurfaceStore:
 
     def save(self, now=False):
         """Write if it is time to, or if `now`. A full disk is reported once and tried again: the results are kept."""
-        wait = max(SAVE_SECONDS, min(60.0, self._cost / SAVE_SHARE))
+        shortest, longest = SAVE_SECONDS
+        wait = max(shortest, min(longest, self._cost / SAVE_SHARE), self._cost / SLOW_SHARE)
         if not now and time.monotonic() - self._last < wait:
             return
         if not self._unsaved:

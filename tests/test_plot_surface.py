@@ -1,4 +1,4 @@
-"""Laws of the whole program in one process. Several processes: test_mpi.py; agreement with the original: test_golden.py."""
+"""Laws of the whole program in one process. Several: test_mpi.py. Agreement with the original: test_golden.py."""
 
 import os
 
@@ -56,7 +56,8 @@ def test_the_corners_of_a_three_model_plot_are_the_models(inputs):
     state["state_dict"]["linear.bias"] += 1
     torch.save(state, "third.t7")
     plot_surface.main(["--model", "resnet20", "--dataset", "small.npz", "--model_file", "model_6.t7",
-                       "--dir_type", "states", "--model_file2", "model_4.t7", "--model_file3", "third.t7", "--x=0:1:2", "--y=0:1:2"])
+                       "--dir_type", "states", "--model_file2", "model_4.t7", "--model_file3", "third.t7",
+                       "--x=0:1:2", "--y=0:1:2"])
     found = h5_util.read_surface("model_6.t7_model_4.t7_third.t7_states.h5_[0.0,1.0,2]x[0.0,1.0,2]_dataset=small.h5")
     for (y, x), file in {(0, 0): "model_6.t7", (0, 1): "model_4.t7", (1, 0): "third.t7"}.items():
         assert found.values["train_loss"][y, x] == pytest.approx(loss_of(file)[0], rel=1e-5)

@@ -363,11 +363,10 @@ def test_a_grid_that_is_given_is_taken(copy, monkeypatch, flags, shape):
 
 def test_a_surface_at_another_network_than_the_paths_origin_is_refused(copy):
     before = contents(copy)
-    with pytest.raises(InputError, match="contents of --model_file"):
-        plot_surface.main(["--model", "resnet20", "--dataset", str(copy / "data.npz"), "--model_file",
-                           str(copy / "model_4.t7"), "--dir_file",
-                           str(copy / "PCA_weights_save_epoch=2" / "directions.h5")])
-    assert contents(copy) == before
+    process = run("plot_surface.py", "--model", "resnet20", "--dataset", copy / "data.npz", "--model_file",
+                  copy / "model_4.t7", "--dir_file", copy / "PCA_weights_save_epoch=2" / "directions.h5")
+    assert refused(process) and "expected the --model_file that the path in" in process.stderr
+    assert "model_6.t7" in process.stderr and contents(copy) == before
 
 
 # ---------------------------------------------------------------- what can't be used
