@@ -1,6 +1,7 @@
 # make demo    train a small network, compute and draw its loss surfaces   (minutes)
 # make test    the whole test suite
 # make lint    ruff
+# make gallery the pictures of the README, from the networks up (most of an hour on 2 cores)
 # Both first make a virtual environment in .venv; PYTHON=python3.12 picks another interpreter.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gallery clean
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -42,11 +43,25 @@ demo: .venv/ready
 	@echo; echo "Done. The pictures:"
 	@find demo \( -name '*.pdf' -o -name '*.vtp' -o -name '*.png' -o -name '*.html' \) -printf '  %p\n' | sort
 
+GALLERY := _sgd_lr=0.05_bs=32_wd=0.0005_mom=0.9_save_epoch=10_noaug_dataset=digits/model_12.t7
+FILTERS := _weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5_[-1.0,1.0,25]x[-1.0,1.0,25]_datasplit=4_splitidx=0_dataset=digits.h5
+
+gallery: .venv/ready
+	for m in resnet56 resnet56_noshort; do \
+		python -m cifar10.main --model $$m --dataset digits --batch_size 32 --epochs 12 --lr 0.05 --noaug \
+			--save gallery && \
+		mpirun -n 2 python plot_surface.py --mpi --model $$m --dataset digits --data_split 4 --x=-1:1:25 --y=-1:1:25 \
+			--model_file gallery/$$m'$(GALLERY)' $(NORM) --ynorm filter --yignore biasbn && \
+		python h52vtp.py --surf_file gallery/$$m'$(GALLERY)$(FILTERS)' --surf_name train_loss --zmax 10 --log --png || exit 1; \
+	done
+	python plot_2D.py --compare gallery/resnet56'$(GALLERY)$(FILTERS)' gallery/resnet56_noshort'$(GALLERY)$(FILTERS)' \
+		--label resnet56 "resnet56, no shortcuts" --format png --output docs/compare.png
+
 test: .venv/ready-to-test
-	OMP_NUM_THREADS=1 python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
 
 lint: .venv/ready-to-test
 	ruff check .
 
 clean:
-	rm -rf demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo gallery .pytest_cache .ruff_cache .hypothesis

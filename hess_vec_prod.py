@@ -14,6 +14,7 @@ memory grows with the batch (and with the Krylov basis), not with the data set.
 
 import contextlib
 import time
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,8 @@ def reverse_over_forward(logits_of, parameters, vectors, inputs, total):
         return [torch.zeros_like(p) for p in parameters.values()]
     slope, change = torch.func.jvp(torch.func.grad(total), (logits.detach(),), (along.detach(),))
     terms = [(out, weight) for out, weight in ((logits, change), (along, slope)) if out.requires_grad]
-    return torch.autograd.grad(*zip(*terms, strict=True), inputs=list(parameters.values()), materialize_grads=True)
+    outputs, weights = zip(*terms, strict=True)
+    return torch.autograd.grad(outputs, list(parameters.values()), weights, materialize_grads=True)
 
 
 def double_backward(logits_of, parameters, vectors, inputs, total):
@@ -64,9 +66,10 @@ def double_backward(logits_of, parameters, vectors, inputs, total):
     slopes = torch.autograd.grad(total(logits_of(parameters, inputs)), wanted, create_graph=True,
                                  materialize_grads=True)
     used = [(slope, v) for slope, v in zip(slopes, vectors, strict=True) if slope.requires_grad]
-    if not used:
+    if not used:  # linear in all parameters
         return [torch.zeros_like(p) for p in wanted]
-    return torch.autograd.grad(*zip(*used, strict=True), inputs=wanted, materialize_grads=True)
+    slopes, vectors = zip(*used, strict=True)
+    return torch.autograd.grad(slopes, wanted, vectors, materialize_grads=True)
 
 
 # ---------------------------------------------------------------- the Hessian over a data set
@@ -85,7 +88,9 @@ class _Shard:
         dtype = named[self.names[0]].dtype
         with torch.no_grad():
             layout = evaluation.layout(net, split.inputs[:4].to(self.device, dtype))
-        self.inputs = split.inputs.to(self.device, dtype).contiguous(memory_format=layout)
+        resident = evaluation.fits(split.inputs.numel() * dtype.itemsize, self.device)
+        home = self.device if resident else torch.device("cpu")
+        self.inputs = split.inputs.to(home, dtype).contiguous(memory_format=layout)
         self.targets = split.targets.to(self.device)
         # detached: they share the memory of the network's own, which a Plane moves, but bring no graph of their own
         self.fixed = {name: p.detach() for name, p in named.items() if name not in self.names}
@@ -113,7 +118,8 @@ class _Shard:
             for start in range(0, len(self.targets), batch_size):
                 part = slice(start, start + batch_size)
                 targets = self.targets[part]
-                found = one_batch(parameters, self.inputs[part], lambda z, t=targets: loss(z, t).sum() / count)
+                inputs = self.inputs[part].to(self.device)
+                found = one_batch(parameters, inputs, lambda z, t=targets: loss(z, t).sum() / count)
                 if sums is None:
                     sums = [g.clone() for g in found]
                 else:
@@ -165,9 +171,10 @@ class Hessian:
     def _choose(self):
         """The fastest way that this network can do, tried on two samples."""
         shard = self._shards[0]
-        with contextlib.suppress(NotImplementedError, RuntimeError):
+        with contextlib.suppress(NotImplementedError, RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, when its forward mode is first used
             parameters = shard.parameters()
-            reverse_over_forward(shard.logits, parameters, shard.split(self._random), shard.inputs[:2],
+            reverse_over_forward(shard.logits, parameters, shard.split(self._random), shard.inputs[:2].to(self.device),
                                  lambda z: self._loss(z, shard.targets[:2]).sum())
             return reverse_over_forward
         return double_backward
@@ -214,12 +221,12 @@ class Hessian:
         candidates = [b for b in candidates if b <= len(shard.targets)] or [len(shard.targets)]
         parts, rates = shard.split(self._random), {}
         for batch_size in candidates:
-            targets, times = shard.targets[:batch_size], []
+            inputs, targets, times = shard.inputs[:batch_size].to(self.device), shard.targets[:batch_size], []
             try:
                 for _ in range(3):  # the first warms up
                     start = time.perf_counter()
                     with evaluation.tf32(shard.allow_tf32):
-                        self.product(shard.logits, shard.parameters(), parts, shard.inputs[:batch_size],
+                        self.product(shard.logits, shard.parameters(), parts, inputs,
                                      lambda z, t=targets: self._loss(z, t).sum())
                     evaluation.wait([self.device], lambda: None)
                     times.append(time.perf_counter() - start)

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -41,12 +41,23 @@ class Measurement:
     build(nets, data, loss_name, batch_size, precision) -> evaluator, with one network per device and data {split:
     Split}; evaluator(splits, idle) -> {name: number} of the networks as they are then; evaluator.batch_size,
     evaluator.calibrate() -> batch size, evaluator.note: words for the user. draw(surface_file, args) -> written paths.
+
+    A measurement with flags of its own adds them by flags(parser), and settle(args) -> Measurement makes of them
+    options (further parts of the surface's name), provenance, and `centre`: {name: f(evaluator) -> JSON value}, what is
+    measured once, by rank 0, at the point (0, 0), and kept in the file's provenance.
+    report(surface) -> lines for the user when all is done.
     """
 
     what: str
     names: dict
     build: Callable
     draw: Callable
+    flags: Callable = lambda parser: None
+    settle: Callable | None = None
+    options: tuple = ()
+    provenance: dict = field(default_factory=dict)
+    centre: dict = field(default_factory=dict)
+    report: Callable = lambda surface: ()
 
 
 def draw_loss(surf_file, args):
@@ -132,7 +143,11 @@ def parser(description=__doc__):
 def main(argv=None, measurement=LOSS, description=__doc__):
     world = mpi4pytorch.connect()
     with world.guard():
-        args = world.together(parser(description).parse_args, argv)
+        flags = parser(description)
+        measurement.flags(flags)
+        args = world.together(flags.parse_args, argv)
+        if measurement.settle:
+            measurement = world.together(measurement.settle, args)
         if world.size > 1 and not args.mpi and world.rank == 0:
             say(f"{world.size} processes were launched: using MPI although --mpi was not given")
 
@@ -141,7 +156,7 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         recipe, grid, options = world.together(plan, args)
         splits = ("train", "test") if args.eval_set == "both" else (args.eval_set,)
         dir_file = args.dir_file or recipe.file_name()
-        surf_file = args.surf_file or net_plotter.surface_name(dir_file, str(grid), options)
+        surf_file = args.surf_file or net_plotter.surface_name(dir_file, str(grid), options + measurement.options)
         world.on_root(check_places, dir_file, surf_file)
         threads = world.share_threads()
         devices = world.together(world.devices, args.cuda, args.ngpu)
@@ -162,21 +177,25 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         # the surface file, new or taken up again: only rank 0 has it
         provenance = made_from | {
             "directions": net_plotter.directions_hash(directions), "dir_type": args.dir_type, "loss": args.loss_name,
-            "precision": precision, "measure": measurement.what, "dataset": args.dataset,
-        }
+            "precision": precision, "dataset": args.dataset,
+        } | measurement.provenance
         names = [name for split in splits for name in measurement.names[split]]
         hashes = world.on_root(lambda: {f"{s}_data": dataloader.split_hash(data[s]) for s in splits})
         store = world.only_root(SurfaceStore, surf_file, grid, names, dir_file, provenance | hashes)
         try:
             missing = world.bcast(store and {s: store.missing(measurement.names[s]).tolist() for s in splits})
-            if any(missing.values()):
+            asked = world.bcast(store and [n for n in measurement.centre if n not in store.notes])
+            if any(missing.values()) or asked:
                 planes, evaluator = world.together(set_up, measurement, net, directions, data, devices, args)
-                agree_on_batch_size(world, store, evaluator, args.batch_size)
+                agree_on_batch_size(world, store, measurement, evaluator, args.batch_size)
                 if world.rank == 0:
                     say(announcement(grid, missing, data, world, devices, threads, precision, evaluator, args.model))
                     if hint := world.thread_hint():
                         say(hint)
                 crunch(world, store, grid, missing, planes, evaluator)
+                if store and asked:
+                    store.save(now=True)
+                    measure_centre(store, planes, evaluator, {name: measurement.centre[name] for name in asked})
             elif world.rank == 0:
                 say(f"all {grid.size} points are in {surf_file} already")
         except scheduler.Interrupted as interrupted:
@@ -189,6 +208,8 @@ def main(argv=None, measurement=LOSS, description=__doc__):
 
         if world.rank == 0:
             print(f"surface file: {surf_file}")
+            for line in measurement.report(store.surface):
+                print(line)
             for path in measurement.draw(surf_file, args) if args.plot or args.show else ():
                 print(f"figure: {path}")
 
@@ -212,6 +233,14 @@ def crunch(world, store, grid, missing, planes, evaluator):
     scheduler.walk(world, levels, measure, record, store and store.save)
     if progress:
         progress.close()
+
+
+def measure_centre(store, planes, evaluator, wanted):
+    """Measure what is wanted, {name: f(evaluator)}, at the point (0, 0), and put it into the file."""
+    for plane in planes:
+        plane.place(0.0)
+    for name, measure in wanted.items():
+        store.note(name, measure(evaluator))
 
 
 # ---------------------------------------------------------------- the steps
@@ -365,13 +394,14 @@ def set_up(measurement, net, directions, data, devices, args):
     return planes, measurement.build(nets, data, args.loss_name, args.batch_size or 128, args.precision)
 
 
-def agree_on_batch_size(world, store, evaluator, asked):
+def agree_on_batch_size(world, store, measurement, evaluator, asked):
     """The batch size that was asked for, else the one that the file began with, else the fastest; on every rank."""
+    key = "batch_size" if measurement.what == "loss" else f"{measurement.what}_batch_size"
     if asked is None:
-        found = store and (store.surface.provenance.get("batch_size") or evaluator.calibrate())
+        found = store and (store.surface.provenance.get(key) or evaluator.calibrate())
         evaluator.batch_size = world.bcast(found)
     if store:
-        store.surface.provenance["batch_size"] = evaluator.batch_size
+        store.surface.provenance[key] = evaluator.batch_size
 
 
 def announcement(grid, missing, data, world, devices, threads, precision, evaluator, model):

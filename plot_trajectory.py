@@ -103,6 +103,9 @@ def main(argv=None):
 
     # everything is computed before the first file is written
     path = projection.open_path(runs, args.model, args.dir_type, args.trust_pickle)
+    if args.eval:
+        plot_surface.check_fit(model_loader.load_net(args.model, path.files[path.origin], args.trust_pickle),
+                               {"train": split})
     new = not os.path.exists(dir_file)
     directions = projection.pca(path, args.ignore) if new else read_plane(dir_file, path, chosen=bool(args.dir_file))
     made_from = {
@@ -130,7 +133,7 @@ def main(argv=None):
     for label, file, table in zip(labels, proj_files, tables, strict=True):
         print(f"projection: {file}\n  {distances_in_words(label, table)}")
     if args.eval:
-        measured = evaluate(args, path, directions, tables, measured, split, device, write)
+        evaluate(args, path, directions, tables, measured, split, device, write)
     for label, table in zip(labels, tables, strict=True):
         for line in losses_in_words(label, table):
             print(f"  {line}")
@@ -140,7 +143,7 @@ def main(argv=None):
     written = plot_2D.plot_trajectory(proj_files, dir_file, labels=names)
     written += plot_against_epoch(proj_files, labels=names)
     if args.surf_file:
-        differs = [key for key, value in measured.get("evaluation", {}).items()
+        differs = [key for key, value in measured["evaluation"].items()
                    if key != "dataset" and surface.provenance.get(key, value) != value]
         if differs:
             figures.note(f"the losses of the checkpoints are of other {', '.join(differs)} than {args.surf_file}")
@@ -275,8 +278,8 @@ def keep_measured(proj_files, tables, plane):
         if all(i is None for i in match) and not same_path:
             raise InputError(f"{file} holds another path, which would be lost; move it away"
                              + ("" if len(tables) > 1 else " (several runs in one plane: --model_folder A B)"))
-        usable = "evaluated" in old and "evaluation" in provenance and all(provenance.get(key) == plane[key]
-                                            for key in ("directions", "checkpoint", "model", "dir_type"))
+        usable = "evaluated" in old and "evaluation" in provenance and all(
+            provenance.get(key) == plane[key] for key in ("directions", "checkpoint", "model", "dir_type"))
         if usable and (not entry or same_measure(entry, provenance["evaluation"])):
             entry = provenance["evaluation"]
             take = [i is not None and bool(old["evaluated"][i]) for i in match]
@@ -311,7 +314,7 @@ def evaluate(args, path, directions, tables, measured, split, device, write):
 
     Both come from one network, one evaluator and one data set. On the plane, tensors that the directions do not move
     (the running statistics, for weights) are those of the origin, as on a surface. write(i) is called after every
-    checkpoint, so that a run that was interrupted goes on from there. Returns the provenance entry.
+    checkpoint, so that a run that was interrupted goes on from there.
     """
     entry = {"evaluation": {
         "dataset": args.dataset, "train_data": dataloader.split_hash(split), "loss": args.loss_name,
@@ -324,9 +327,8 @@ def evaluate(args, path, directions, tables, measured, split, device, write):
     measured |= entry  # write() puts it into the files
     todo = [(run, i) for run, table in enumerate(tables) for i in np.flatnonzero(~table["evaluated"])]
     if not todo:
-        return measured
+        return
     net = model_loader.load_net(args.model, path.files[path.origin], args.trust_pickle)
-    plot_surface.check_fit(net, {"train": split})
     planes, evaluator = plot_surface.set_up(plot_surface.LOSS, net, directions, {"train": split}, [device], args)
     origin = path.read(path.origin)
     starts = np.searchsorted(path.runs, range(len(tables)))
@@ -344,7 +346,6 @@ def evaluate(args, path, directions, tables, measured, split, device, write):
         write(run)
         progress.step()
     progress.close()
-    return measured
 
 
 # ---------------------------------------------------------------- in words

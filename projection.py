@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import h5_util
 import model_loader
@@ -122,7 +123,7 @@ def open_path(runs, model, dir_type="weights", trust_pickle=False):
     with torch.device("meta"):
         net = model_loader.build(model, num_classes=next(reversed(expected.values())).shape[0])
     hashes = []
-    for file in files:
+    for file in _progress(files, "checkpoints"):
         state = read(file).state_dict
         check_fit(expected, state, file, model)
         for name, value in state.items():
@@ -142,6 +143,11 @@ def _rows(tensor, first, last):
 
 def _whole(tensor):
     return tensor.double().numpy()
+
+
+def _progress(items, what):
+    """A bar on a terminal, if it takes more than a moment."""
+    return tqdm(items, desc=what, disable=None, delay=2, leave=False)
 
 
 # ---------------------------------------------------------------- PCA
@@ -205,7 +211,7 @@ def gram(path, tensors):
     """
     n = len(path.files)
     total = np.zeros((n, n))
-    for part in _parts(tensors, min(max(AT_ONCE // n, 1), WIDEST)):
+    for part in _progress(list(_parts(tensors, min(max(AT_ONCE // n, 1), WIDEST))), "Gram matrix"):
         base = _flat(path.read(path.origin), part)
         rows = np.empty((n, len(base)), np.float32)
         for i, file in enumerate(path.files):
@@ -246,7 +252,7 @@ def combine(path, tensors, coefficients):
     """{name: (2, *shape) float64}: sum over the checkpoints of coefficient (n, 2) times (theta_e - theta_origin)."""
     origin = path.read(path.origin)
     sums = {name: np.zeros((2, *tensor.shape)) for name, tensor in tensors.items()}
-    for i in range(len(path.files)):
+    for i in _progress(range(len(path.files)), "axes"):
         state = path.read(i)
         for name, found in sums.items():
             difference = _whole(state[name]) - _whole(origin[name])
@@ -279,8 +285,8 @@ def project(path, directions):
     origin = path.read(path.origin)
     n = len(path.files)
     coordinates, left, length = np.zeros((n, 2)), np.zeros(n), np.zeros(n)
-    for i, file in enumerate(path.files):
-        state = path.read(i)
+    for i in _progress(range(n), "projection"):
+        state, file = path.read(i), path.files[i]
         against = np.zeros(2)
         for name, pair in axes.items():
             difference = _whole(state[name]) - _whole(origin[name])

@@ -96,6 +96,17 @@ class SurfaceStore:
         self._unsaved = 0
         self._lock.touch()
 
+    @property
+    def notes(self):
+        """{name: value} of what is known of the centre (0, 0) beside the values on the grid."""
+        return self.surface.provenance.get("centre", {})
+
+    def note(self, name, value):
+        """Put a value (JSON) of the centre into the file, at once; a complete file is locked for it."""
+        self.surface.provenance["centre"] = self.notes | {name: value}
+        self._lock = self._lock or Lock(self.path)
+        self._write()
+
     def progress(self):
         """'12 of 49 points', as far as all that the run wants is there."""
         return f"{self.surface.grid.size - self.missing().size} of {self.surface.grid.size} points"
@@ -134,7 +145,8 @@ MATTERS = {
     "train_data": "training data",
     "test_data": "test data",
     "precision": "--precision",
-    "measure": "what is measured",
+    "hessian_params": "--params",
+    "hessian_tol": "--tol",
 }
 
 
@@ -181,8 +193,13 @@ class Lock:
             except OSError as error:
                 raise InputError(f"can't write to {folder} ({error.strerror}); "
                                  "make it writable or choose another place with --surf_file") from None
-            with os.fdopen(descriptor, "w") as f:
-                json.dump(self._mine, f)
+            try:
+                with os.fdopen(descriptor, "w") as f:
+                    json.dump(self._mine, f)
+            except OSError as error:  # a full disk
+                os.unlink(self.path)
+                raise InputError(f"can't write to {folder} ({error.strerror}); make room, or choose another place with "
+                                 "--surf_file") from None
             return
         raise InputError(f"can't get the lock {self.path}; if no job writes {target}, delete it")
 
@@ -191,6 +208,7 @@ class Lock:
         text, age = self._read()
         try:
             other = json.loads(text)
+            other = other if isinstance(other, dict) else None
         except ValueError:
             other = None  # its job is just writing it, or died while it did
         if other is None and age < 5:
@@ -253,6 +271,6 @@ def _alive(job, age):
         os.kill(int(job["pid"]), 0)
     except ProcessLookupError:
         return False
-    except (OSError, KeyError, ValueError, TypeError):
+    except (OSError, KeyError, ValueError, TypeError, OverflowError):
         return age < STALE_SECONDS
     return _birth(job["pid"]) == job.get("process")

@@ -435,13 +435,18 @@ def no_data(folder):
     return [*arguments(folder, dataset=folder / "no.npz"), "--eval"], "no.npz"
 
 
+def other_labels(folder):
+    np.savez(folder.parent / "d.npz", x_train=np.zeros((8, 3, 32, 32), np.float32), y_train=np.arange(8) + 5)
+    return [*arguments(folder, dataset=folder.parent / "d.npz"), "--eval"], "labels below 10"
+
+
 def no_surface(folder):
     return arguments(folder, surf_file=folder / "no.h5"), "surface file"
 
 
 BAD = (no_folder, missing_folder, empty_folder, other_suffix, reversed_range, one_checkpoint, other_network,
        unknown_model, corrupt_checkpoint, folder_in_the_way, missing_plane, no_plane, other_plane, twice, no_data,
-       no_surface)
+       other_labels, no_surface)
 
 
 @pytest.mark.parametrize("make", BAD)

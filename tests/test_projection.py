@@ -352,8 +352,8 @@ import torch
 from torch import nn
 import projection
 from tests.test_projection import path_of
-net = lambda: nn.Sequential(*[nn.Linear(500, 500) for _ in range(8)])
-projection.AT_ONCE = 2**22
+net = lambda: nn.Sequential(*[nn.Linear(500, 500) for _ in range(4)])
+projection.AT_ONCE = 2**23
 for last in (3, 39):
     path = path_of({folder!r}, net=net, max_epoch=last)
     projection.project(path, projection.pca(path))
@@ -362,8 +362,8 @@ for last in (3, 39):
 
 
 def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path):
-    """2 million parameters, 8 MB a file: 4 checkpoints take what 40 take, which are 320 MB."""
-    save_run(tmp_path, 4, net=lambda: nn.Sequential(*[nn.Linear(500, 500) for _ in range(8)]))
+    """1 million parameters, 4 MB a file: 4 checkpoints take about what 40 take, which are 160 MB."""
+    save_run(tmp_path, 4, net=lambda: nn.Sequential(*[nn.Linear(500, 500) for _ in range(4)]))
     for epoch in range(4, 40):
         os.link(tmp_path / f"model_{epoch % 4}.t7", tmp_path / f"model_{epoch}.t7")
     script = MEASURE.format(root=str(ROOT), folder=str(tmp_path))

@@ -1,0 +1,400 @@
+"""Laws of the surface file of a running job: what was saved stays, what doesn't belong is refused, one job writes."""
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import h5_util
+import scheduler
+import surface_store
+from errors import InputError
+from surface_store import Lock, SurfaceStore
+from tests.conftest import ROOT
+from tests.test_h5_util import files_of_at_most
+
+NAMES = ["train_loss", "train_acc"]
+GRID = h5_util.Grid.parse("-1:1:3", "-1:1:2")
+MADE_FROM = {"checkpoint": "a" * 64, "loss": "crossentropy"}
+
+
+def store(path, names=NAMES, grid=GRID, provenance=MADE_FROM):
+    return SurfaceStore(str(path), grid, names, "d.h5", provenance)
+
+
+def values_of(point, names=NAMES):
+    return {name: 10.0 * point + i for i, name in enumerate(names)}
+
+
+def hidden(folder):
+    return [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_what_was_recorded_is_in_the_file_after_close_and_is_not_missing_any_more(tmp_path):
+    first = store(tmp_path / "s.h5")
+    assert first.missing().tolist() == list(range(6))
+    for point in (4, 1):
+        first.record(point, values_of(point))
+    first.close()
+    assert hidden(tmp_path) == []
+    again = store(tmp_path / "s.h5")
+    assert again.missing().tolist() == [0, 2, 3, 5] and again.progress() == "2 of 6 points"
+    assert again.surface.values["train_acc"][1, 1] == 41
+    again.close()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, -5.0])
+def test_any_number_is_a_result(tmp_path, value):
+    first = store(tmp_path / "s.h5")
+    first.record(2, dict.fromkeys(NAMES, value))
+    first.close()
+    again = store(tmp_path / "s.h5")
+    assert 2 not in again.missing() and len(again.missing()) == 5
+    np.testing.assert_equal(again.surface.values["train_loss"][0, 2], value)
+    again.close()
+
+
+def test_a_point_is_missing_until_all_its_values_are_there(tmp_path):
+    first = store(tmp_path / "s.h5", NAMES[:1])
+    for point in range(6):
+        first.record(point, {"train_loss": 1.0})
+    first.close()
+    both = store(tmp_path / "s.h5")
+    assert len(both.missing()) == 6 and both.missing(["train_loss"]).size == 0
+    both.close()
+
+
+def test_a_complete_file_is_neither_locked_nor_written(tmp_path):
+    first = store(tmp_path / "s.h5")
+    for point in range(6):
+        first.record(point, values_of(point))
+    first.close()
+    before = (tmp_path / "s.h5").stat()
+    again = store(tmp_path / "s.h5")
+    assert hidden(tmp_path) == []
+    again.close()
+    after = (tmp_path / "s.h5").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_results_are_written_when_it_is_time_and_not_for_each_point(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(surface_store.time, "monotonic", lambda: clock[0])
+    running = store(tmp_path / "s.h5")
+    running.record(0, values_of(0))
+    running.save()
+    assert not h5_util.read_surface(tmp_path / "s.h5").computed["train_loss"].any()
+    clock[0] += 5
+    running.save()
+    assert h5_util.read_surface(tmp_path / "s.h5").computed["train_loss"].sum() == 1
+    running.close()
+
+
+def test_a_full_disk_is_said_once_and_no_result_is_lost(tmp_path, monkeypatch, capsys):
+    clock = [1000.0]
+    monkeypatch.setattr(surface_store.time, "monotonic", lambda: clock[0])
+    running = store(tmp_path / "s.h5")
+    before = (tmp_path / "s.h5").read_bytes()
+    running.record(3, values_of(3))
+    with files_of_at_most(1000):
+        for _ in range(3):
+            clock[0] += 60
+            running.save()
+    assert capsys.readouterr().err.count("warning: ") == 1
+    assert (tmp_path / "s.h5").read_bytes() == before
+    clock[0] += 60
+    running.save()
+    assert h5_util.read_surface(tmp_path / "s.h5").values["train_loss"][1, 0] == 30
+    running.close()
+    assert hidden(tmp_path) == []
+
+
+def test_no_room_for_the_first_file_leaves_nothing_behind(tmp_path):
+    for size in (10, 1000):  # too small for the lock; for the surface
+        with files_of_at_most(size), pytest.raises(InputError, match="make room"):
+            store(tmp_path / "s.h5")
+        assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------- what does not belong is refused
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"loss": "mse"}, "--loss_name (crossentropy in the file, mse now)"),
+    ({"checkpoint": "b" * 64}, "contents of --model_file (aaaaaaaaaa in the file, bbbbbbbbbb now)"),
+])
+def test_a_file_made_from_something_else_is_refused_with_the_difference_and_kept(tmp_path, change, words):
+    store(tmp_path / "s.h5").close()
+    before = (tmp_path / "s.h5").read_bytes()
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        store(tmp_path / "s.h5", provenance=MADE_FROM | change)
+    assert "or choose another file name" in str(caught.value)
+    assert (tmp_path / "s.h5").read_bytes() == before and hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("key", surface_store.MATTERS)
+def test_everything_that_matters_is_compared(key):
+    with pytest.raises(InputError, match=re.escape(surface_store.MATTERS[key])):
+        surface_store.refuse_mismatch("s.h5", {key: "one"}, {key: "other"})
+    surface_store.refuse_mismatch("s.h5", {key: "one"}, {key: "one", "command": "any"})
+    surface_store.refuse_mismatch("s.h5", {}, {key: "one"})  # a file of the original records nothing
+
+
+@pytest.mark.parametrize("other", ["-1:1:4", "-1:2:3"])
+def test_another_grid_is_refused(tmp_path, other):
+    store(tmp_path / "s.h5").close()
+    with pytest.raises(InputError, match="expected the grid"):
+        store(tmp_path / "s.h5", grid=h5_util.Grid.parse(other, "-1:1:2"))
+
+
+# ---------------------------------------------------------------- one writer
+
+HOLDER = """
+import sys, surface_store
+lock = surface_store.Lock(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+lock.release()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of s.h5."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "s.h5"], cwd=ROOT, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_job_is_refused_with_host_pid_and_start_of_the_first(tmp_path, holder):
+    lock = next(tmp_path.glob(".*.lock"))
+    first = json.loads(lock.read_text())
+    with pytest.raises(InputError) as caught:
+        store(tmp_path / "s.h5")
+    for part in (first["host"], str(holder.pid), first["started"], "wait for it or end it"):
+        assert part in str(caught.value)
+    assert not (tmp_path / "s.h5").exists() and hidden(tmp_path) == [lock.name]
+
+
+def test_a_released_lock_is_gone_and_another_job_may_have_it(tmp_path, holder):
+    holder.communicate("")
+    assert os.listdir(tmp_path) == []
+    Lock(tmp_path / "s.h5").release()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_lock_of_a_killed_process_does_not_block(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    running = store(tmp_path / "s.h5")
+    assert len(hidden(tmp_path)) == 1
+    running.close()
+    assert hidden(tmp_path) == []
+
+
+def planted(folder, age=0.0, **changes):
+    """A lock of this very process, with changes, last touched `age` seconds ago."""
+    lock = Lock(folder / "s.h5")
+    with open(lock.path, "w") as f:
+        json.dump(lock._mine | changes, f)
+    os.utime(lock.path, (time.time() - age,) * 2)
+    return lock.path
+
+
+@pytest.mark.parametrize("age, changes, dead", [
+    (0, {}, False),
+    (9e5, {}, False),  # a job may wait for one point for days
+    (0, {"process": "1"}, True),  # the pid was given to another process since
+    (0, {"host": "elsewhere"}, False),
+    (60, {"host": "elsewhere"}, False),
+    (200, {"host": "elsewhere"}, True),
+    (0, {"pid": "nonsense"}, False),
+    (200, {"pid": 10**30}, True),
+])
+def test_a_lock_is_taken_over_if_and_only_if_its_job_is_dead(tmp_path, age, changes, dead):
+    path = planted(tmp_path, age, **changes)
+    before = open(path).read()
+    if dead:
+        Lock(tmp_path / "s.h5").release()
+        assert os.listdir(tmp_path) == []
+    else:
+        with pytest.raises(InputError, match="being written by another job"):
+            Lock(tmp_path / "s.h5")
+        assert open(path).read() == before and os.listdir(tmp_path) == [os.path.basename(path)]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "7", '"x"', "\x00"])
+def test_a_lock_that_says_nothing_is_taken_over_when_it_is_old(tmp_path, text):
+    path = planted(tmp_path)
+    with open(path, "w") as f:
+        f.write(text)
+    os.utime(path, (time.time() - 60,) * 2)
+    Lock(tmp_path / "s.h5").release()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_job_whose_lock_was_taken_over_does_not_remove_the_new_one(tmp_path):
+    lock = Lock(tmp_path / "s.h5")
+    with open(lock.path, "w") as f:
+        f.write("somebody else's")
+    lock.release()
+    assert open(lock.path).read() == "somebody else's"
+
+
+def test_a_running_job_keeps_its_lock_young(tmp_path):
+    running = store(tmp_path / "s.h5")
+    path = running._lock.path
+    os.utime(path, (1, 1))
+    running._last -= 1000
+    running.save()  # nothing to write
+    assert time.time() - os.stat(path).st_mtime < 60
+    running.close()
+
+
+ROUNDS = 25
+
+
+def _race(folder, barrier, results):
+    """Take the lock as soon as all are ready; every round begins with a dead job's lock."""
+    for number in range(ROUNDS):
+        target = os.path.join(folder, f"{number}.h5")
+        barrier.wait(30)
+        try:
+            lock = Lock(target)
+        except InputError:
+            lock = None
+        barrier.wait(30)
+        results.put((number, os.getpid(), lock is not None))
+        barrier.wait(30)
+        if lock:
+            lock.release()
+
+
+def test_of_several_racers_for_a_dead_jobs_lock_one_wins(tmp_path):
+    for number in range(ROUNDS):
+        lock = Lock(tmp_path / f"{number}.h5")
+        with open(lock.path, "w") as f:
+            json.dump(lock._mine | {"process": "1"}, f)
+    spawn = multiprocessing.get_context("spawn")
+    barrier, results = spawn.Barrier(3), spawn.Queue()
+    racers = [spawn.Process(target=_race, args=(str(tmp_path), barrier, results)) for _ in range(3)]
+    for racer in racers:
+        racer.start()
+    found = [results.get(timeout=60) for _ in range(3 * ROUNDS)]
+    for racer in racers:
+        racer.join(30)
+        assert racer.exitcode == 0
+    for number in range(ROUNDS):
+        assert sum(won for n, _, won in found if n == number) == 1
+    assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------- any order of events
+
+
+class AnyOrderOfEvents(RuleBasedStateMachine):
+    """Points are assigned, reported, saved; the job crashes and is started again with another number of ranks."""
+
+    @initialize(nx=st.integers(1, 6), ny=st.one_of(st.none(), st.integers(1, 6)), ranks=st.integers(1, 5))
+    def begin(self, nx, ny, ranks):
+        self.folder = tempfile.mkdtemp()
+        self.path = os.path.join(self.folder, "s.h5")
+        self.grid = h5_util.Grid(np.linspace(-1, 1, nx), None if ny is None else np.linspace(-1, 1, ny))
+        self.saved, self.store = set(), None
+        self.start(ranks)
+
+    def start(self, ranks):
+        self.store = store(self.path, grid=self.grid)
+        missing = set(self.store.missing().tolist())
+        assert missing == set(range(self.grid.size)) - self.saved  # all that was saved, and nothing else, is there
+        levels = [[p for p in level.tolist() if p in missing] for level in scheduler.coarse_to_fine(self.grid.shape)]
+        self.pool = scheduler.Pool(levels, ranks)
+        self.held = [[] for _ in range(ranks)]
+        self.assigned, self.reported, self.now = set(), set(), 0.0
+
+    @rule(rank=st.integers(0, 4))
+    def assign(self, rank):
+        rank %= len(self.held)
+        self.now += 1
+        point = self.pool.take(rank, self.now)
+        if point is not None:
+            assert point not in self.assigned and point not in self.saved
+            self.assigned.add(point)
+            self.held[rank].append(point)
+
+    @precondition(lambda self: any(self.held))
+    @rule(rank=st.integers(0, 4), seconds=st.floats(0.01, 10))
+    def report(self, rank, seconds):
+        busy = [r for r, points in enumerate(self.held) if points]
+        rank = busy[rank % len(busy)]
+        point = self.held[rank].pop(0)
+        self.now += seconds
+        self.store.record(point, values_of(point))
+        self.pool.done(rank, point, seconds, self.now)
+        self.reported.add(point)
+
+    @rule()
+    def save(self):
+        self.store.save(now=True)
+        self.saved |= self.reported
+
+    @rule(ranks=st.integers(1, 5))
+    def crash_and_resume(self, ranks):
+        for name in hidden(self.folder):  # what a killed process leaves: a lock, whose pid is soon another's
+            path = os.path.join(self.folder, name)
+            with open(path) as f:
+                left = json.load(f) | {"process": "1"}
+            with open(path, "w") as f:
+                json.dump(left, f)
+        self.start(ranks)
+
+    @rule(ranks=st.integers(1, 5))
+    def end_early_and_resume(self, ranks):
+        self.store.close()
+        self.saved |= self.reported
+        assert hidden(self.folder) == []
+        self.start(ranks)
+
+    @invariant()
+    def the_file_holds_what_was_saved(self):
+        if getattr(self, "store", None):
+            done = h5_util.read_surface(self.path).computed["train_loss"]
+            assert self.saved <= set(np.flatnonzero(done).tolist())
+
+    def teardown(self):
+        if not getattr(self, "store", None):
+            return
+        while self.pool.remaining or any(self.held):
+            for rank in range(len(self.held)):
+                self.assign(rank)
+            self.report(0, 1.0)
+        assert self.assigned == self.reported
+        self.store.close()
+        found = h5_util.read_surface(self.path)
+        for name in NAMES:
+            expected = [values_of(point)[name] for point in range(self.grid.size)]
+            np.testing.assert_array_equal(found.values[name].ravel(), expected)
+            assert found.computed[name].all()
+        assert hidden(self.folder) == []
+        shutil.rmtree(self.folder)
+
+
+TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
+TestAnyOrderOfEvents.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
