@@ -3,7 +3,7 @@
     hessian = Hessian([net], split, "crossentropy")     # of the mean loss over the split, at the network as it is now
     hessian(v)                                          # H v; v (n,), n = hessian.size
     lanczos(hessian, hessian.start())                   # the largest and the smallest eigenvalue
-    trace(hessian, samples=30)                          # mean and standard error
+    trace(hessian, hessian.random, samples=30)          # mean and standard error
 
 With batches b of n_b samples, N in all, H = sum over b of (n_b / N) Hessian of the mean loss of b: it does not depend
 on the batch size. The network stays in eval mode: the running statistics of batch norm are constants.
@@ -42,7 +42,7 @@ LARGEST_BASIS, SMALLEST_BASIS = 80, 12
 def reverse_over_forward(logits_of, parameters, vectors, inputs, total):
     """H v of total(logits_of(parameters, inputs)), by one pass with tangents and one backward pass.
 
-    logits_of({name: tensor}, inputs) -> (B, classes); total(logits) -> scalar. Returns a list, one tensor per parameter.
+    logits_of({name: tensor}, inputs) -> (B, classes); total(logits) -> scalar. Returns one tensor per parameter.
 
     With z the logits and h the gradient of `total` there, H v = d/dw (z . Rh + Rz . h), where R is the derivative along
     v (Pearlmutter 1994) and Rh, h are held fixed. So the loss is differentiated twice only as a function of the logits,
@@ -163,8 +163,8 @@ class Hessian:
         first = self._shards[0]
         self.device, self.dtype = first.device, first.inputs.dtype
         self.size = sum(shape.numel() for shape in first.shapes)
-        generator = torch.Generator().manual_seed(0)
-        self._random = torch.randn(self.size, generator=generator).to(self.device, self.dtype)
+        generator = torch.Generator().manual_seed(0)  # the same vector on every rank, at every point
+        self.random = torch.randn(self.size, generator=generator).to(self.device, self.dtype)
         self.product = product or self._choose()
         self.products = 0  # how many were computed so far
 
@@ -174,7 +174,7 @@ class Hessian:
         with contextlib.suppress(NotImplementedError, RuntimeError), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, when its forward mode is first used
             parameters = shard.parameters()
-            reverse_over_forward(shard.logits, parameters, shard.split(self._random), shard.inputs[:2].to(self.device),
+            reverse_over_forward(shard.logits, parameters, shard.split(self.random), shard.inputs[:2].to(self.device),
                                  lambda z: self._loss(z, shard.targets[:2]).sum())
             return reverse_over_forward
         return double_backward
@@ -211,7 +211,7 @@ class Hessian:
         """
         gradient = self.gradient(idle)
         norm = gradient.norm()
-        return self._random / self._random.norm() + torch.where(norm == 0, gradient, gradient / norm)
+        return self.random / self.random.norm() + torch.where(norm == 0, gradient, gradient / norm)
 
     def calibrate(self):
         """The fastest batch size for this network on this device, by one short measurement of each candidate."""
@@ -219,7 +219,7 @@ class Hessian:
         # about four times the memory of a forward pass with its graph: half the batches of evaluation.py
         candidates = {"cpu": (16, 32, 64), "cuda": (128, 256, 512, 1024)}.get(self.device.type, (128,))
         candidates = [b for b in candidates if b <= len(shard.targets)] or [len(shard.targets)]
-        parts, rates = shard.split(self._random), {}
+        parts, rates = shard.split(self.random), {}
         for batch_size in candidates:
             inputs, targets, times = shard.inputs[:batch_size].to(self.device), shard.targets[:batch_size], []
             try:
@@ -270,7 +270,7 @@ def lanczos(product, start, low=1, high=1, tol=TOL, most=MOST, basis_bytes=BASIS
 
     product(v, idle) -> H v; start (n,). Stops as soon as every residual is at most tol * max(|theta|, FLOOR * |H|), at
     the latest after `most` products. The thick-restart Lanczos method of Wu & Simon (2000) with full orthogonalization:
-    where the basis is full, the Ritz vectors nearest to both ends stay.
+    where the basis is full, the Ritz vectors nearest to both ends stay. Of equal eigenvalues some may be left out.
 
     ARPACK (scipy's eigsh with which='BE') looks at the residuals only after it has filled its basis, at 20 products,
     and needs about twice as many; benchmarks/hessian.py compares them.
@@ -345,18 +345,17 @@ def _nothing(low, high, products):
     return Spectrum(*nan, converged=False, products=products)
 
 
-def trace(product, size, samples=30, like=None, idle=lambda: None):
+def trace(product, like, samples=30, idle=lambda: None):
     """(trace of H, its standard error), by `samples` >= 2 products with random signs (Hutchinson 1990).
 
     E[v H v] = trace for independent v_i = +-1; the standard error is the samples' deviation over sqrt(samples). The
-    signs are the same at every call. like: a tensor whose dtype and device the vectors have.
+    signs are the same at every call. like: a vector (n,) whose dtype and device the signs take.
     """
     if samples < 2:
         raise InputError(f"expected at least 2 samples for the trace and its standard error, got {samples}")
     generator = torch.Generator().manual_seed(1)
     found = []
     for _ in range(samples):
-        v = torch.randint(2, (size,), generator=generator).mul_(2).sub_(1)
-        v = v.to(torch.float32) if like is None else v.to(like)
+        v = torch.randint(2, like.shape, generator=generator).mul_(2).sub_(1).to(like)
         found.append(float((v @ product(v, idle)).double()))
     return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(samples))

@@ -1,8 +1,8 @@
 """Compute the curvature of the loss on a grid of points: largest and smallest eigenvalue of the Hessian.
 
-    python plot_hessian_eigen.py --model resnet56 --model_file MODEL.t7 --x=-1:1:51 --xnorm filter --xignore biasbn --plot
-    mpirun -n 4 python plot_hessian_eigen.py --mpi --cuda --model resnet56 --model_file MODEL.t7 --x=-1:1:51 --y=-1:1:51 \\
-        --dir_type weights --xnorm filter --xignore biasbn --ynorm filter --yignore biasbn --plot
+    python plot_hessian_eigen.py --model resnet56 --model_file MODEL.t7 --x=-1:1:51 --xnorm filter --xignore biasbn
+    mpirun -n 4 python plot_hessian_eigen.py --mpi --cuda --model resnet56 --model_file MODEL.t7 \\
+        --x=-1:1:51 --y=-1:1:51 --xnorm filter --xignore biasbn --ynorm filter --yignore biasbn --plot
     python plot_hessian_eigen.py ... --x=0:1:1 --trace --topk 10       more about the minimum itself
 
 The flags, the files and the walk over the grid are those of plot_surface.py: the same command after it adds max_eig and
@@ -62,8 +62,7 @@ class Eigenvalues:
 
 
 def measure_trace(samples, evaluator):
-    hessian = evaluator.hessian
-    value, error = trace(hessian, hessian.size, samples, like=hessian.start())
+    value, error = trace(evaluator.hessian, evaluator.hessian.random, samples)
     return {"value": value, "standard_error": error, "samples": samples}
 
 

@@ -395,18 +395,24 @@ def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
     from matplotlib.lines import Line2D
 
     tables = [h5_util.read_projection(file)[0] for file in proj_files]
-    losses = any("evaluated" in table and table["evaluated"].any() for table in tables)
+    for table in tables:  # unevaluated checkpoints have no loss, which is not a loss of NaN
+        known = table.pop("evaluated", None)
+        if known is not None:
+            table |= {name: table[name][known] for name in MEASURED} | {"loss_epoch": table["epoch"][known]}
+    size = 3 if max(len(table["epoch"]) for table in tables) <= 60 else 0
+    losses = any(len(table.get("loss_epoch", ())) for table in tables)
     panels = [("true_loss", "plane_loss")] * losses + [("distance", "distance_to_origin")]
     figure = figures.new_figure(figures.COLUMN, 0.55 + 1.45 * len(panels) + 0.15 * (len(proj_files) > 1))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, names in zip(axes, panels, strict=True):
         shown = []
         for table, colour in zip(tables, colours(len(tables)), strict=False):
+            epochs = table.get("loss_epoch" if names[0] == "true_loss" else "epoch")
             for name in names:
                 if name in table:
-                    shown.append(draw_against_epoch(ax, table["epoch"], table[name], name, colour))
+                    shown.append(draw_against_epoch(ax, epochs, table[name], name, colour, size))
             if len(tables) == 1 and names[0] == "true_loss":
-                ax.fill_between(table["epoch"], *(finite(table[name]) for name in names), color=colour, alpha=0.15,
+                ax.fill_between(epochs, *(finite(table[name]) for name in names), color=colour, alpha=0.15,
                                 linewidth=0)
         values = np.concatenate(shown) if shown else np.empty(0)
         if names[0] == "true_loss" and len(values) and values.min() > 0 and values.max() > 30 * values.min():
@@ -415,8 +421,11 @@ def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
             ax.set_ylim(bottom=min(0, values.min(initial=0)))
         ax.set_ylabel("train loss" if names[0] == "true_loss" else "distance")
         ax.grid(True)
-        handles = [Line2D([], [], color=colours(1)[0] if len(tables) == 1 else "0.3", linewidth=1,
-                          **LOOK[name] | {"markersize": 3}) for name in names]
+        look = {"color": colours(1)[0] if len(tables) == 1 else "0.3", "linewidth": 1, "markersize": size}
+        handles = [Line2D([], [], **look, **LOOK[name]) for name in names]
+        if any(not np.isfinite(table[name]).all() for table in tables for name in names if name in table):
+            cross = {"linestyle": "", "marker": "x", "markersize": 4, "label": "NaN or inf"}
+            handles.append(Line2D([], [], **look | cross))
         ax.legend(handles=handles, loc="best", frameon=True, framealpha=0.85, edgecolor="none")
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -435,10 +444,9 @@ def finite(values):
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def draw_against_epoch(ax, epochs, values, name, colour):
+def draw_against_epoch(ax, epochs, values, name, colour, size):
     """One line; a value that can't be drawn gets a cross at the top. Returns the finite values."""
-    look = LOOK[name] | {"markersize": 3 if len(epochs) <= 60 else 0}
-    ax.plot(epochs, finite(values), color=colour, linewidth=1, **look)
+    ax.plot(epochs, finite(values), color=colour, linewidth=1, markersize=size, **LOOK[name])
     bad = ~np.isfinite(values)
     ax.plot(epochs[bad], np.full(bad.sum(), 0.95), "x", color=colour, markersize=4, transform=ax.get_xaxis_transform())
     return values[~bad]
@@ -545,7 +553,8 @@ def frame_title(tables, epoch):
     if "relative_distance" in tables[0] and tables[0]["distance_to_origin"][i] > 0:
         text += f", {100 * tables[0]['relative_distance'][i]:.0f} % out of the plane"
     if "evaluated" in tables[0] and tables[0]["evaluated"][i]:
-        true, plane = (figures.number(float(f"{tables[0][name][i]:.3g}")) for name in ("true_loss", "plane_loss"))
+        losses = [float(f"{tables[0][name][i]:.3g}") for name in ("true_loss", "plane_loss")]
+        true, plane = (figures.number(loss) if np.isfinite(loss) else str(loss) for loss in losses)
         text += f"\nloss {true}, in the plane {plane}"
     return text
 

@@ -37,6 +37,9 @@ class SurfaceStore:
         self._unsaved, self._cost, self._warned, self._lock = 0, 0.0, False, None
         self.surface = self._read_or_new(grid, dir_file, provenance)
         if self.missing().size == 0:
+            if os.path.exists(lock_path(path)):  # left by a job that was killed after its last save, or a living job's
+                with contextlib.suppress(InputError):
+                    Lock(path).release()
             return
         self._lock = Lock(path)
         try:
@@ -76,7 +79,8 @@ class SurfaceStore:
             return
         if not self._unsaved:
             self._last = time.monotonic()
-            self._lock.touch()
+            if self._lock:  # a complete file has none
+                self._lock.touch()
             return
         try:
             self._write()
@@ -168,6 +172,12 @@ def _short(value):
     return text[:10] if len(text) == 64 else text
 
 
+def lock_path(target):
+    """The lock file of `target`: a short name, because the surface's own may be as long as the file system allows."""
+    folder, base = os.path.split(os.path.abspath(target))
+    return os.path.join(folder, f".{hashlib.sha256(os.fsencode(base)).hexdigest()[:16]}.lock")
+
+
 class Lock:
     """At most one job writes a surface file. Works where the file system has no locks.
 
@@ -177,9 +187,8 @@ class Lock:
     """
 
     def __init__(self, target):
-        folder, base = os.path.split(os.path.abspath(target))
-        # a short name: the surface's own may be as long as the file system allows
-        self.path = os.path.join(folder, f".{hashlib.sha256(base.encode()).hexdigest()[:16]}.lock")
+        self.path = lock_path(target)
+        folder, base = os.path.dirname(self.path), os.path.basename(os.path.abspath(target))
         self._mine = {
             "host": socket.gethostname(), "pid": os.getpid(), "process": _birth(os.getpid()),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"), "file": base,

@@ -320,11 +320,26 @@ def test_the_path_is_drawn_over_a_surface_of_its_plane_only(copy, capsys):
         plot_trajectory.main([*arguments(copy), *write("beside.h5", below | {"directions": "0" * 64})])
 
 
+def test_a_checkpoint_that_was_not_evaluated_has_no_loss_in_the_figure(copy, monkeypatch):
+    file = copy / "PCA_weights_save_epoch=2" / "directions.h5_proj_cos.h5"
+    with h5py.File(file, "r+") as f:
+        f["evaluated"][1] = False
+        f["true_loss"][1] = f["plane_loss"][1] = np.nan
+        f["plane_loss"][2] = np.inf
+    drawn = {}
+    monkeypatch.setattr(plot_trajectory, "draw_against_epoch",
+                        lambda ax, epochs, values, name, *_: drawn.update({name: (epochs, values)}) or values[:0])
+    plot_trajectory.plot_against_epoch([str(file)])
+    assert {name: epochs.tolist() for name, (epochs, _) in drawn.items()} == {
+        "true_loss": [0, 4, 6], "plane_loss": [0, 4, 6], "distance": [0, 2, 4, 6], "distance_to_origin": [0, 2, 4, 6]}
+    assert np.isinf(drawn["plane_loss"][1][1])
+
+
 def test_a_loss_that_is_nan_is_marked_and_said(copy, capsys):
     file = copy / "PCA_weights_save_epoch=2" / "directions.h5_proj_cos.h5"
     with h5py.File(file, "r+") as f:
         f["plane_loss"][0] = np.nan
-    plot_trajectory.main(arguments(copy))
+    plot_trajectory.main([*arguments(copy), "--animate"])
     out = capsys.readouterr().out
     assert "1 of 4 losses are NaN or inf" in out and "differ most at epoch" in out
 

@@ -353,7 +353,7 @@ from torch import nn
 import projection
 from tests.test_projection import path_of
 net = lambda: nn.Sequential(*[nn.Linear(500, 500) for _ in range(4)])
-projection.AT_ONCE = 2**23
+projection.AT_ONCE = 2**22
 for last in (3, 39):
     path = path_of({folder!r}, net=net, max_epoch=last)
     projection.project(path, projection.pca(path))
@@ -369,7 +369,7 @@ def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path):
     script = MEASURE.format(root=str(ROOT), folder=str(tmp_path))
     process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     few, many = map(int, process.stdout.split())
-    assert many - few < 50  # MB
+    assert many - few < 80  # MB
 
 
 def test_parts_are_all_of_the_tensors_once(tmp_path):
