@@ -160,6 +160,8 @@ class World:
         if self.size == 1:
             sys.exit(code)
         self.comm.Abort(code)
+        time.sleep(5)  # MPICH's returns before its launcher has ended this process, and the caller must not go on
+        os._exit(code)
 
     # ------------------------------------------------------------ hardware
 

@@ -9,7 +9,7 @@ The flags, the files and the walk over the grid are those of plot_surface.py: th
 min_eig to the surface file that is there, and killed runs are resumed. At each point stands the Hessian of the mean
 training loss with respect to the parameters of two or more dimensions (--params all: all of them), batch norm in eval
 mode. max_eig_res and min_eig_res are the residuals |H u - theta u| of the two eigenvalues, and eig_converged is 1 where
-both are within the tolerance. --plot draws the ratio of the two (Li et al. 2018, section 6).
+both are within the tolerance, 0 where not, NaN like all others where the loss is not finite. --plot draws the ratio of the two (Li et al. 2018, section 6).
 
 --trace and --topk are measured at the minimum, the point (0, 0); they are printed, and kept as JSON in the surface
 file's attribute `provenance`, under `centre`.
@@ -19,6 +19,8 @@ import argparse
 import math
 from dataclasses import replace
 from functools import partial
+
+import numpy as np
 
 import errors
 import hess_vec_prod
@@ -54,8 +56,9 @@ class Eigenvalues:
 
     def __call__(self, names, idle=lambda: None):
         found = self.spectrum(1, 1, idle)
-        return dict(zip(NAMES, (found.high[0], found.low[0], found.high_residuals[0], found.low_residuals[0],
-                                float(found.converged)), strict=True))
+        ends = found.high[0], found.low[0], found.high_residuals[0], found.low_residuals[0]
+        converged = float(found.converged) if np.isfinite(ends).all() else np.nan
+        return dict(zip(NAMES, (*map(float, ends), converged), strict=True))
 
 
 # ---------------------------------------------------------------- at the minimum

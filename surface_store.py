@@ -265,10 +265,14 @@ class Lock:
 
 
 def _birth(pid):
-    """When a process began, as the kernel counts; pids are used again, (pid, birth) is not. '' where unknown."""
+    """When a process began, as the kernel counts; pids are used again, (pid, birth) is not. '' where unknown.
+
+    'ended' for a process that ended and waits for its parent to notice: in a container that may take for ever.
+    """
     try:
         with open(f"/proc/{pid}/stat") as f:
-            return f.read().rpartition(")")[2].split()[19]
+            fields = f.read().rpartition(")")[2].split()
+        return "ended" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         return ""
 

@@ -208,6 +208,14 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path, holder):
     assert hidden(tmp_path) == []
 
 
+def test_a_killed_process_that_nobody_has_waited_for_does_not_block(tmp_path, holder):
+    holder.kill()
+    while open(f"/proc/{holder.pid}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    Lock(tmp_path / "s.h5").release()
+    assert hidden(tmp_path) == []
+
+
 def planted(folder, age=0.0, **changes):
     """A lock of this very process, with changes, last touched `age` seconds ago."""
     lock = Lock(folder / "s.h5")
