@@ -9,7 +9,8 @@ The flags, the files and the walk over the grid are those of plot_surface.py: th
 min_eig to the surface file that is there, and killed runs are resumed. At each point stands the Hessian of the mean
 training loss with respect to the parameters of two or more dimensions (--params all: all of them), batch norm in eval
 mode. max_eig_res and min_eig_res are the residuals |H u - theta u| of the two eigenvalues, and eig_converged is 1 where
-both are within the tolerance, 0 where not, NaN like all others where the loss is not finite. --plot draws the ratio of the two (Li et al. 2018, section 6).
+both are within the tolerance, 0 where not; all are NaN where the loss is not finite. --plot draws the ratio of the two
+(Li et al. 2018, section 6).
 
 --trace and --topk are measured at the minimum, the point (0, 0); they are printed, and kept as JSON in the surface
 file's attribute `provenance`, under `centre`.

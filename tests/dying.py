@@ -1,22 +1,32 @@
 """plot_surface.py with a slow evaluation that can die: python tests/dying.py MODE RANK SECONDS FOLDER -- FLAGS
 
-At its third point, rank RANK does what MODE says ("none": nothing). A point takes SECONDS more than usual. Every rank
-leaves its pid in FOLDER/pid.RANK when it measures its first point.
+At its third point, rank RANK does what MODE says ("none": nothing). A point takes SECONDS more than usual. The surface
+is saved every 20 ms. In FOLDER: every rank leaves its pid in pid.RANK at its start, and makes ready.RANK when it
+measures its first point; saved holds a line for each save that was reported, with the points of the file.
 """
 
-import dataclasses
+# ruff: noqa: E402
 import os
 import pathlib
-import signal
 import sys
+
+OWN = int(os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+if __name__ == "__main__":
+    pathlib.Path(sys.argv[4], f"pid.{OWN}").write_text(str(os.getpid()))  # before the slow imports
+
+import dataclasses
+import json
+import signal
 import time
+
+import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import errors
 import evaluation
-import mpi4pytorch
 import plot_surface
+import surface_store
 
 
 def fail():
@@ -42,11 +52,10 @@ class Dying(evaluation.Evaluator):
 
     def __call__(self, names, idle=lambda: None):
         mode, rank, seconds, folder = sys.argv[1:5]
-        own = mpi4pytorch.launched()[1]
         if not self.points:
-            pathlib.Path(folder, f"pid.{own}").write_text(str(os.getpid()))
+            pathlib.Path(folder, f"ready.{OWN}").touch()
         self.points += 1
-        if self.points == 3 and own == int(rank):
+        if self.points == 3 and OWN == int(rank):
             MODES[mode]()
         end = time.monotonic() + float(seconds)
         while time.monotonic() < end:
@@ -55,6 +64,18 @@ class Dying(evaluation.Evaluator):
         return super().__call__(names, idle)
 
 
+def report_saves(write):
+    def reporting(store):
+        write(store)
+        with open(os.path.join(sys.argv[4], "saved"), "a") as f:
+            points = np.flatnonzero(store.surface.computed["train_loss"]).tolist()
+            f.write(json.dumps(points) + "\n")
+
+    return reporting
+
+
 if __name__ == "__main__":
+    surface_store.SAVE_SECONDS, surface_store.SAVE_SHARE, surface_store.SLOW_SHARE = (0.02, 0.02), 1e9, 1e9
+    surface_store.SurfaceStore._write = report_saves(surface_store.SurfaceStore._write)
     flags = sys.argv[sys.argv.index("--") + 1:]
     errors.run(lambda: plot_surface.main(flags, dataclasses.replace(plot_surface.LOSS, build=Dying)))

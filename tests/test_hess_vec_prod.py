@@ -11,6 +11,7 @@ import hess_vec_prod
 from dataloader import Split
 from errors import InputError
 from hess_vec_prod import Hessian, lanczos, trace
+from tests.conftest import run
 
 PRODUCTS = (hess_vec_prod.reverse_over_forward, hess_vec_prod.double_backward)
 
@@ -223,6 +224,25 @@ def test_idle_is_called_after_every_batch():
     hessian, calls = Hessian([small()], SPLIT, batch_size=5), []
     hessian(hessian.random, lambda: calls.append(1))
     assert len(calls) == 5
+
+
+def test_memory_grows_with_the_batch_not_with_the_data_set():
+    code = """
+import resource, torch
+from cifar10.models import MODELS
+from dataloader import Split
+from hess_vec_prod import Hessian
+peaks = []
+for n in (16, 64, 640):
+    split = Split(torch.zeros(n, 3, 8, 8), torch.zeros(n).long())
+    hessian = Hessian([MODELS["resnet20"]().eval()], split, batch_size=16)
+    hessian(hessian.random)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peaks[2] - peaks[1])
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 30  # MB; all in one batch it is 130
 
 
 def test_float32_is_enough_for_the_tolerance():

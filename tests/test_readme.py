@@ -20,7 +20,8 @@ def test_the_tree_names_every_file_of_the_top_level():
 
 
 def test_the_table_has_every_flag_with_its_default():
-    rows = dict(re.findall(r"^\| `(--\w+)`[^|]*\| ([^|]*?) ?\|", README, re.M))
+    table = README.split("## Flags of")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(--\w+)`[^|]*\| ([^|]*?) ?\|", table, re.M))
     for action in plot_surface.parser()._actions:
         if action.dest == "help":
             continue

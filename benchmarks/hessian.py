@@ -1,0 +1,165 @@
+"""How fast are the largest and the smallest eigenvalue of a point? The original's scheme and this program, alternating.
+
+    python benchmarks/hessian.py                                     resnet20 and resnet56, 128 images, float32
+    python benchmarks/hessian.py --models vgg9 --images 256 --repeats 5
+    python benchmarks/hessian.py --cuda --images 5000
+
+(a) two solves with ARPACK (scipy's eigsh, k=1, tolerance 1e-2), as the original does: the eigenvalue of largest
+    magnitude of H, then that of H - 0.51 theta; products by double backward, NCHW
+(b) this program: both ends from one Krylov space, products in reverse over forward mode, channels-last, tolerance 1e-2
+(c) one solve with ARPACK for both ends (which='BE', tolerance 1e-2), with the products of (b)
+
+The networks are trained for a moment on the digits and stand at two points of a filter-normalized line: 0 and 0.5. The
+errors are relative to eigenvalues of tolerance 1e-4. Seconds are medians over the repeats; CPU seconds, which a
+busy machine disturbs less, and products are there as well. Prints a table; the last line is one JSON document, with
+hardware and versions. --output FILE keeps it.
+"""
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from machine import hardware  # noqa: E402
+from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: E402
+
+import evaluation  # noqa: E402
+import h5_util  # noqa: E402
+import hess_vec_prod  # noqa: E402
+import net_plotter  # noqa: E402
+from cifar10.models import MODELS  # noqa: E402
+from dataloader import Split, load_dataset  # noqa: E402
+from hess_vec_prod import Hessian, lanczos  # noqa: E402
+
+TOL = 1e-2
+POINTS = (0.0, 0.5)
+
+
+def prepare(name, images, steps, device):
+    """(network trained for some steps, data, line through it)."""
+    train = load_dataset("digits", splits=("train",)).train
+    times = -(-images // len(train.targets))
+    split = Split(train.inputs.repeat(times, 1, 1, 1)[:images], train.targets.repeat(times)[:images])
+    torch.manual_seed(0)
+    net = MODELS[name]().train().to(device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    for step in range(steps):
+        part = torch.randint(len(train.targets), (32,), generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        logits = net(train.inputs[part].to(device))
+        evaluation.crossentropy(logits, train.targets[part].to(device)).mean().backward()
+        optimizer.step()
+    net = net.eval().cpu()
+    return net, split, h5_util.Directions([t.numpy() for t in net_plotter.create_random_direction(net)])
+
+
+def operator(hessian, shift=0.0):
+    """The Hessian as ARPACK wants it."""
+
+    def times(v):
+        v = torch.from_numpy(np.ascontiguousarray(v, np.float32).reshape(-1)).to(hessian.device)
+        return (hessian(v) - shift * v).cpu().numpy()
+
+    return LinearOperator((hessian.size, hessian.size), times, dtype=np.float32)
+
+
+def two_solves(hessian):
+    start = hessian.random.cpu().numpy()
+    one = eigsh(operator(hessian), k=1, tol=TOL, v0=start, return_eigenvectors=False)[0]
+    shift = 0.51 * float(one)
+    other = eigsh(operator(hessian, shift), k=1, tol=TOL, v0=start, return_eigenvectors=False)[0] + shift
+    return max(one, other), min(one, other)
+
+
+def one_solve(hessian):
+    low, high = sorted(eigsh(operator(hessian), k=2, which="BE", tol=TOL, v0=hessian.random.cpu().numpy(),
+                             return_eigenvectors=False))
+    return high, low
+
+
+def this_program(hessian):
+    found = lanczos(hessian, hessian.start(), tol=TOL)
+    return found.high[0], found.low[0]
+
+
+def compare(name, args):
+    """The rows of one network, one per point."""
+    device = torch.device("cuda" if args.cuda else "cpu")
+    net, split, line = prepare(name, args.images, args.steps, device)
+    nets = {"a": copy.deepcopy(net).to(device), "b": net.to(device, memory_format=torch.channels_last)}
+    planes = [net_plotter.Plane(n, line) for n in nets.values()]
+    hessians = {
+        "a": Hessian([nets["a"]], split, batch_size=args.batch_size, product=hess_vec_prod.double_backward),
+        "b": Hessian([nets["b"]], split, batch_size=args.batch_size),
+    }
+    if not args.batch_size:
+        hessians["a"].batch_size, hessians["b"].batch_size = 128, hessians["b"].calibrate()
+    hessians["c"] = hessians["b"]
+    solvers = {"a": two_solves, "b": this_program, "c": one_solve}
+    rows = []
+    for x in POINTS:
+        for plane in planes:
+            plane.place(x)
+        exact = lanczos(hessians["b"], hessians["b"].start(), tol=1e-4, most=400)
+        exact = np.array([exact.high[0], exact.low[0]])
+        hessians["a"](hessians["a"].random)  # warm
+        found = {key: {"seconds": [], "cpu_seconds": []} for key in solvers}
+        for _ in range(args.repeats):
+            for key, solve in solvers.items():
+                hessian = hessians[key]
+                before, start, cpu = hessian.products, time.perf_counter(), time.process_time()
+                ends = np.array(solve(hessian))
+                found[key]["seconds"].append(time.perf_counter() - start)
+                found[key]["cpu_seconds"].append(time.process_time() - cpu)
+                found[key] |= {"products": hessian.products - before, "batch_size": hessian.batch_size,
+                               "max_eig": float(ends[0]), "min_eig": float(ends[1]),
+                               "errors": np.abs(ends / exact - 1).tolist()}
+        rows.append({"model": name, "x": x, "max_eig": exact[0], "min_eig": exact[1]} | found)
+        show(rows[-1])
+    return rows
+
+
+def show(row):
+    for key in "abc":
+        found = row[key]
+        seconds, cpu = (statistics.median(found[kind]) for kind in ("seconds", "cpu_seconds"))
+        a, a_cpu = (statistics.median(row["a"][kind]) for kind in ("seconds", "cpu_seconds"))
+        errors = "  ".join(f"{e:9.1e}" for e in found["errors"])
+        print(f"{row['model']:12}{row['x']:5g}  ({key}){seconds:9.2f}{cpu:9.2f}{found['products']:6}"
+              f"{a / seconds:8.2f}{a_cpu / cpu:8.2f}  {errors}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet20", "resnet56"])
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--batch_size", type=int, default=0, help="of both (default: 128 for a, calibrated for b)")
+    parser.add_argument("--steps", type=int, default=40, help="training steps")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--cuda", action="store_true")
+    parser.add_argument("--output")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    result = {"benchmark": "hessian", "hardware": hardware(args.cuda), "images": args.images, "tolerance": TOL,
+              "repeats": args.repeats, "threads": args.threads, "steps": args.steps, "rows": []}
+    print(f"{'model':12}{'x':>5}     {'s/point':>9}{'CPU s':>9}{'H v':>6}{'a/.':>8}{'a/. CPU':>8}  error max  error min",
+          flush=True)
+    for name in args.models:
+        result["rows"] += compare(name, args)
+    document = json.dumps(result)
+    if args.output:
+        Path(args.output).write_text(document + "\n")
+    print(document)
+
+
+if __name__ == "__main__":
+    main()
