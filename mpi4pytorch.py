@@ -159,6 +159,7 @@ class World:
         sys.stdout.flush()
         if self.size == 1:
             sys.exit(code)
+        time.sleep(0.3)  # launchers drop what they have not yet passed on when a job is aborted
         self.comm.Abort(code)
         time.sleep(5)  # MPICH's returns before its launcher has ended this process, and the caller must not go on
         os._exit(code)

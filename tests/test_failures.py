@@ -135,7 +135,7 @@ DEATHS = [
 FIRST_MESSAGE = {  # how the first failure is told: by the rank where it can, else by the launcher
     "exception": "RuntimeError: planned failure",
     "input": "error: planned refusal",
-    "exit": r"EXIT CODE: 3\b|Exit code: +3\b",
+    "exit": r"EXIT CODE: [39]\b|Exit code: +3\b",  # MPICH's may name a rank that it has killed itself
     "segfault": r"\(signal 11\)|signal 11 \(",
     "kill": r"\(signal 9\)|signal 9 \(",
 }
@@ -164,14 +164,13 @@ def test_a_signal_saves_says_how_to_resume_and_ends_the_job(folder, uninterrupte
     time.sleep(0.5)
     os.kill(job.process.pid if target == "mpirun" else job.pids()[target], getattr(signal, name))
     assert job.assert_gone() != 0
-    said = job.said()
-    # Open MPI turns SIGINT and SIGTERM to itself into what it likes
-    assert re.search(r"interrupted by SIG\w+ on .*: \d+ of 40 points in .*; the same command goes on from there", said)
-    if launcher == "mpich":
-        assert f"interrupted by {name}" in said
     job.assert_nothing_lost()
-    done = int(re.search(r"(\d+) of 40 points in", said)[1])
-    assert h5_util.read_surface(job.file).computed["train_loss"].sum() == done > 0
+    done = h5_util.read_surface(job.file).computed["train_loss"].sum()
+    assert done > 0
+    if (launcher, name, target) != ("openmpi", "SIGTERM", "mpirun"):  # there mpirun passes no output on any more
+        told = re.search(r"interrupted by (SIG\w+) on .*: (\d+) of 40 points in .*; the same command goes on from",
+                         job.said())
+        assert told and told[1] == name and int(told[2]) == done
     if (launcher, target) == ("mpich", "mpirun"):
         assert_resumed_equals(folder, uninterrupted)
 
