@@ -4,17 +4,17 @@
     data = load_dataset("cifar10", "cifar10/data")   # every process: reads files, never the network
     data.train.inputs, data.train.targets            # (N, C, H, W) float32 and (N,) int64
 
-A data set is one of `DATASETS`, or FILE.npz with x_train, y_train[, x_test, y_test], or the tensors of --trainloader
-and --testloader. A loss surface is a function of the weights alone only if the data never change: there is no
-augmentation and no shuffling here, and the order is that of the files.
+A data set is one of `DATASETS`; or FILE.npz with x_train, y_train[, x_test, y_test]; or an `imagefolder`; or what
+FILE.py:function gives for "train" and for "test" (see splits.as_split); or the tensors of --trainloader and
+--testloader. A loss surface is a function of the weights alone only if the data never change: there is no augmentation
+and no shuffling here, and the order is that of the files.
 
-No file's code is run: CIFAR's pickles, .npz and torch.save files are read by readers that admit arrays only.
+No data file's code is run: CIFAR's pickles, .npz and torch.save files are read by readers that admit arrays only.
 The one exception is a pickled DataLoader, read when the user says --trust_pickle.
 """
 
 import difflib
 import gzip
-import hashlib
 import math
 import os
 import pickle
@@ -31,8 +31,13 @@ import numpy as np
 import torch
 
 import cifar10.dataloader as cifar
+import splits
+import user_code
 from cifar10.dataloader import one_line
 from errors import InputError
+from splits import Batches, Split, split_hash
+
+__all__ = ["DATASETS", "Batches", "Data", "Split", "label", "load_dataset", "prepare", "split_hash"]
 
 PARTS = ("train", "test")
 MAX_CLASSES = 10**6
@@ -41,23 +46,12 @@ SIDE = 32  # pixels; the networks of this repository are made for 32x32
 
 
 @dataclass(frozen=True)
-class Split:
-    """One set of examples in a fixed order."""
-
-    inputs: torch.Tensor  # (N, C, H, W) float32, contiguous
-    targets: torch.Tensor  # (N,) int64
-
-    def __len__(self):
-        return len(self.targets)
-
-
-@dataclass(frozen=True)
 class Data:
     """A data set; a part that was not asked for (or that the files don't have) is None."""
 
     name: str
-    train: Split | None
-    test: Split | None
+    train: Split | Batches | None
+    test: Split | Batches | None
     num_classes: int
     black: torch.Tensor  # (C,) a black pixel after normalization; zeros where that is not known
     flip: bool  # a mirrored image is as good an example (for augmentation)
@@ -188,16 +182,32 @@ DATASETS = {
 }
 
 
+IMAGE_FOLDERS = ("imagefolder", "imagenet")  # two names of one thing
+FOLDERS = {"train": ("train",), "test": ("val", "test", "valid")}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NAMES = (*DATASETS, *IMAGE_FOLDERS)
+FORMS = f"{', '.join(NAMES)}, FILE.npz or FILE.py:function"
+
+
 def _is_npz(name):
     return name.lower().endswith(".npz")
+
+
+def _is_own(name):
+    return user_code.is_reference(name) and not _is_npz(name)
+
+
+def label(name):
+    """A short name of a data set, for file names."""
+    return user_code.label(name) if _is_own(name) else os.path.splitext(os.path.basename(name))[0]
 
 
 def _spec(name):
     """The spec of a named data set; InputError lists the names."""
     if name in DATASETS:
         return DATASETS[name]
-    close = difflib.get_close_matches(name.lower(), DATASETS, 1)
-    raise InputError(f"expected {', '.join(DATASETS)} or FILE.npz as data set, got {name!r}"
+    close = difflib.get_close_matches(name.lower(), NAMES, 1)
+    raise InputError(f"expected {FORMS} as data set, got {name!r}"
                      + (f"; did you mean {close[0]}?" if close else "; check the name"))
 
 
@@ -211,7 +221,7 @@ def prepare(name, datapath="cifar10/data", splits=PARTS):
     files into a folder beside, and they are moved into `datapath` when they are complete.
     InputError where that fails; no incomplete file is left behind then.
     """
-    if _is_npz(name):
+    if _is_npz(name) or _is_own(name) or name in IMAGE_FOLDERS:
         return
     spec = _spec(name)
     if spec.find(datapath, splits):
@@ -245,14 +255,17 @@ def prepare(name, datapath="cifar10/data", splits=PARTS):
 
 
 def load_dataset(name, datapath="cifar10/data", raw_data=False, data_split=1, split_idx=0, splits=None,
-                 trainloader="", testloader="", trust_pickle=False, quiet=False):
-    """Data of a named data set, of FILE.npz, or of saved tensors (`trainloader`, `testloader`); never downloads.
+                 trainloader="", testloader="", trust_pickle=False, quiet=False, batch_size=128, threads=0,
+                 memory=math.inf):
+    """Data of a named data set, of files or functions of the user's, or of saved tensors; never downloads.
 
     splits      the parts to load, of "train" and "test"; each must be there. None: train, and test where there is one
     raw_data    images in [0, 1], not normalized (float inputs of files are used as they are, with or without it)
     data_split  the training set is 1/k of the whole: part `split_idx` of k disjoint parts of N // k images each,
                 permutation(N)[i*n:(i+1)*n] of NumPy's legacy generator seeded 0
     quiet       no warning about inputs that are not finite (for all processes but one)
+    memory      bytes; an image folder, or what a function gives, is held as tensors where it fits, otherwise it is read
+                at every pass, in batches of `batch_size`, by `threads` processes
 
     Raises InputError for whatever is wrong with the names or the files.
     """
@@ -268,6 +281,9 @@ def load_dataset(name, datapath="cifar10/data", raw_data=False, data_split=1, sp
         data = _custom(trainloader or testloader, sources, asked, raw_data, subset, quiet, least)
     elif _is_npz(name):
         data = _custom(name, _npz(name), asked, raw_data, subset, quiet)
+    elif _is_own(name) or name in IMAGE_FOLDERS:
+        how = dict(data_split=data_split, split_idx=split_idx, batch_size=batch_size, threads=threads, memory=memory)
+        data = _own(name, splits, how) if _is_own(name) else _image_folder(name, datapath, splits, raw_data, how)
     else:
         data = _named(name, _spec(name), datapath, asked, raw_data, subset)
     for part in asked:
@@ -282,12 +298,62 @@ def _subset(part, images, labels, data_split, split_idx):
     """The part of the training set that --data_split and --split_idx ask for."""
     if part != "train" or data_split == 1:
         return images, labels
-    count = len(images) // data_split
-    if count == 0:
-        raise InputError(f"expected --data_split of at most {len(images)}, the number of training images, "
-                         f"got {data_split}; take fewer parts")
-    chosen = np.random.RandomState(0).permutation(len(images))[split_idx * count:(split_idx + 1) * count]
+    chosen = splits.chosen(len(images), data_split, split_idx)
     return images[chosen], labels[chosen]
+
+
+def _own(name, parts, how):
+    """Data of the user's function: function("train"), function("test")."""
+    function = user_code.load("--dataset", name)
+    found = {}
+    for part in PARTS if parts is None else parts:
+        given = user_code.call("--dataset", name, function, part)
+        if given is None and parts is None and part == "test":
+            continue
+        found[part] = user_code.call("--dataset", name, splits.as_split, given, f"{name} ({part})", part, **how)
+    return _plain(name, found, "none: the inputs are used as they are")
+
+
+def _image_folder(name, datapath, parts, raw_data, how):
+    """Images in DATAPATH/train/CLASS/ and DATAPATH/val/CLASS/ (or test/), classes in alphabetical order.
+
+    Shorter side 256, centre 224x224, [0, 1], normalized with ImageNet's mean and std: torchvision's evaluation.
+    """
+    try:
+        from torchvision import datasets, transforms
+    except ImportError:
+        raise InputError(f"--dataset {name} takes torchvision, which is not installed; pip install torchvision"
+                         ) from None
+    steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    if not raw_data:
+        steps.append(transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD))
+    found, classes = {}, None
+    for part in PARTS if parts is None else parts:
+        places = [os.path.join(datapath, folder) for folder in FOLDERS[part]]
+        place = next(filter(os.path.isdir, places), None)
+        if place is None:
+            if parts is None and part == "test":
+                continue
+            raise InputError(f"expected a folder {' or '.join(places)} with a folder of images per class, found none; "
+                             "check --datapath")
+        try:
+            images = datasets.ImageFolder(place, transforms.Compose(steps))
+            if classes not in (None, images.classes):
+                raise InputError(f"expected the classes of training and test in {datapath} to be the same, "
+                                 f"but {place} has others")
+            classes = images.classes
+            found[part] = splits.as_split(images, place, part, **how)
+        except (OSError, RuntimeError) as error:  # no class, a class without images, an image that can't be read
+            raise InputError(f"can't read the images in {place} ({one_line(error)}); expected {place}/CLASS/IMAGE"
+                             ) from None
+    return _plain(name, found, _in_words(IMAGENET_MEAN, IMAGENET_STD, raw_data))
+
+
+def _plain(name, found, normalization):
+    """Data of splits that are ready."""
+    labels = [s.targets for s in found.values() if isinstance(s, Split) and s.targets.dtype == torch.int64]
+    return Data(name, found.get("train"), found.get("test"), max((int(t.max()) + 1 for t in labels), default=0),
+                torch.zeros(0), False, normalization)
 
 
 def _named(name, spec, datapath, asked, raw_data, subset):
@@ -526,13 +592,3 @@ def _read_examples(examples):
     if not torch.equal(read(few)[0], read(few)[0]):
         raise ValueError("its examples differ from one reading to the next: switch random augmentation off")
     return read(len(examples))
-
-
-def split_hash(split):
-    """sha256 (hex) of shapes, types and values of a split, in order: says whether two runs saw the same data."""
-    digest = hashlib.sha256()
-    for tensor in (split.inputs, split.targets):
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{array.shape} {array.dtype}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))  # no copy
-    return digest.hexdigest()

@@ -1,25 +1,39 @@
-"""Loss and accuracy of a network over a data set, fast.
+"""Loss and accuracy (or another metric) of a network over a data set, fast.
 
 The data lie on the device, normalized, in a fixed order, and are sliced into batches. Batch norm is folded into the
 convolutions (folding.py), activations are channels-last where the network bears it, per-sample losses are kept on the
 device and reduced once, in float64: one synchronization per evaluation, however many batches there are.
 
 Training, and the centre of a surface, get their numbers from here: on the same data they agree bit for bit.
+
+A loss is a key of LOSSES, torch.nn:Name, or a user's FILE.py:function; a metric is `accuracy`, `none` or a user's. A
+user's function takes (output of the network, targets) of a batch, and returns one number per sample, or the batch's
+mean; what it returns is averaged over the samples.
 """
 
 import contextlib
 import ctypes
+import sys
 import time
 
 import torch
 from torch.nn import functional as F
 
 import folding
+import user_code
 from errors import InputError
+from splits import Batches, Split, apply, each, leaves
+
+IGNORED = -100  # the label of positions (of a text, of an image) that do not count, as in torch
 
 
 def crossentropy(logits, targets):
-    return F.cross_entropy(logits, targets, reduction="none")
+    """Logits (B, classes), targets (B,) -> (B,). For texts and images, one label per position, the mean over them."""
+    if logits.dim() == 2:
+        return F.cross_entropy(logits, targets, reduction="none")
+    logits, counted = classes_second(logits, targets), targets != IGNORED
+    losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
+    return losses.flatten(1).sum(1) / counted.flatten(1).sum(1)
 
 
 def mse(logits, targets):
@@ -28,8 +42,113 @@ def mse(logits, targets):
     return (logits.softmax(1) - wanted).square().mean(1)
 
 
+def hits(logits, targets):
+    """Where the largest logit is the label's: (B,) bool; with one label per position, the share of them, (B,)."""
+    if logits.dim() == 2:
+        return logits.argmax(1) == targets
+    counted = targets != IGNORED
+    right = (classes_second(logits, targets).argmax(1) == targets) & counted
+    return right.flatten(1).sum(1) / counted.flatten(1).sum(1)
+
+
+def classes_second(logits, targets):
+    """Logits of one label per position as torch wants them, (B, classes, ...); texts mostly come as (B, ..., classes).
+
+    Raises InputError where the shapes fit neither, or both.
+    """
+    second = logits.shape[:1] + logits.shape[2:] == targets.shape
+    last = logits.shape[:-1] == targets.shape
+    if second == last:
+        raise InputError(f"expected outputs (B, classes, ...) or (B, ..., classes) for targets {tuple(targets.shape)}, "
+                         f"got {tuple(logits.shape)}, which could be {'both' if last else 'neither'}; write a loss: "
+                         "--loss_name FILE.py:function")
+    return logits if second else logits.movedim(-1, 1)
+
+
 # (logits (B, classes), targets (B,)) -> per-sample losses (B,)
 LOSSES = {"crossentropy": crossentropy, "mse": mse}
+METRICS = ("accuracy", "none")  # "": accuracy where targets are classes, else none
+
+
+def logits_of(output):
+    """The tensor in a network's output: itself, `.logits` or ["logits"], else the first of a tuple."""
+    if isinstance(output, torch.Tensor):
+        return output
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, dict) and "logits" in output:
+        return output["logits"]
+    if isinstance(output, tuple | list) and output and isinstance(output[0], torch.Tensor):
+        return output[0]
+    raise InputError(f"expected a tensor, or something with logits, from the network, got {type(output).__name__}; "
+                     "write a loss that takes it: --loss_name FILE.py:function")
+
+
+def per_sample(function, flag, name):
+    """`function` of (output, targets) with its result as one number per sample, (B,)."""
+
+    def measure(output, targets):
+        found = user_code.call(flag, name, function, output, targets)
+        if not isinstance(found, torch.Tensor):
+            found = torch.as_tensor(found, dtype=torch.float32, device=targets.device)
+        if found.dim() == 0:
+            return found.expand(len(targets))
+        if found.shape[0] != len(targets):
+            raise InputError(f"expected one number per sample, or a mean, from {flag} {name}, got shape "
+                             f"{tuple(found.shape)} for {len(targets)} samples; correct it")
+        return found.float().flatten(1).mean(1) if found.dim() > 1 else found
+
+    return measure
+
+
+def loss_function(name):
+    """(output of the network, targets) -> losses (B,), of a --loss_name. Raises InputError for an unknown one."""
+    if callable(name):
+        return name
+    if name in LOSSES:
+        return lambda output, targets: LOSSES[name](logits_of(output), targets)
+    if not user_code.is_reference(name):
+        raise InputError(f"expected {', '.join(LOSSES)}, torch.nn:Name or FILE.py:function as --loss_name, "
+                         f"got {name!r}")
+    function = user_code.load("--loss_name", name)
+    if name.startswith("torch.nn:"):
+        criterion = user_code.call("--loss_name", name, function, reduction="none")
+        return per_sample(lambda output, targets: criterion(logits_of(output), targets), "--loss_name", name)
+    if isinstance(function, type):
+        function = user_code.call("--loss_name", name, function)
+    return per_sample(function, "--loss_name", name)
+
+
+def metric_function(name):
+    """(output, targets) -> (B,), of a --metric; None for 'none'."""
+    if name == "none":
+        return None
+    if name == "accuracy":
+        return lambda output, targets: hits(logits_of(output), targets)
+    return per_sample(user_code.load("--metric", name), "--metric", name)
+
+
+def metric_name(metric, split):
+    """What the metric of a split is called in a surface file: 'train_acc' (percent), 'train_NAME', or None."""
+    if metric == "none":
+        return None
+    return f"{split}_acc" if metric == "accuracy" else f"{split}_{metric.rpartition(':')[2]}"
+
+
+def choose_metric(metric, output, targets):
+    """`metric`, or where it is '': accuracy if `targets` are classes of which `output` has a logit each, else none."""
+    if metric not in ("", *METRICS) and not user_code.is_reference(metric):
+        raise InputError(f"expected {', '.join(METRICS)} or FILE.py:function as --metric, got {metric!r}")
+    if metric:
+        return metric
+    try:
+        logits = logits_of(output)
+        if not targets.is_floating_point() and logits.is_floating_point():
+            hits(logits, targets)
+            return "accuracy" if logits.dim() == targets.dim() + 1 else "none"
+    except (InputError, RuntimeError, IndexError):
+        pass
+    return "none"
 
 # dtype of convolutions and linear layers (None: as the network has them), TF32 on or off (None: as torch has it)
 PRECISIONS = {"": (None, None), "fp32": (None, False), "tf32": (None, True), "bf16": (torch.bfloat16, None)}
@@ -77,59 +196,86 @@ def keep_memory():
 class _Shard:
     """One network on one device, and its share of each split."""
 
-    def __init__(self, net, splits, loss, precision, resident=None):
+    def __init__(self, net, splits, loss, metric, precision, resident=None):
         self.device = next(net.parameters()).device
-        self.net, self.loss = net, loss
+        self.net, self.loss, self.metric = net, loss, metric
         self.dtype, self.allow_tf32 = PRECISIONS[precision]
         own = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
-        first = next(iter(splits.values())).inputs
-        example = first[:4].to(self.device, own)
-        self.layout = layout(net, example)
-        self.folded = folding.fold(net, example.contiguous(memory_format=self.layout), self.dtype)
+        self.layout, self.folded = torch.contiguous_format, None
+        first = next(iter(splits.values()))
+        if isinstance(first, Split) and isinstance(first.inputs, torch.Tensor):
+            example = first.inputs[:4].to(self.device, own if first.inputs.is_floating_point() else None)
+            self.layout = layout(net, example)
+            self.folded = folding.fold(net, example.contiguous(memory_format=self.layout), self.dtype)
         self.input_dtype = (self.dtype or own) if self.folded else own
-        size = sum(s.inputs.numel() for s in splits.values()) * self.input_dtype.itemsize
-        self.resident = fits(size, self.device) if resident is None else resident
+        held = [s for s in splits.values() if isinstance(s, Split)]
+        size = sum(t.numel() * self._dtype(t).itemsize for s in held for t in leaves(s.inputs))
+        self.resident = (fits(size, self.device) if resident is None else resident) and len(held) == len(splits)
         home = self.device if self.resident else torch.device("cpu")
         self.splits = {}
         for name, split in splits.items():
-            inputs = split.inputs.to(home, self.input_dtype).contiguous(memory_format=self.layout)
-            if home != self.device:
-                inputs = inputs.pin_memory()
-            self.splits[name] = (inputs, split.targets.to(self.device))
+            if isinstance(split, Split):
+                inputs = each(split.inputs, lambda t: self._ready(t, home))
+                if home != self.device:
+                    inputs = each(inputs, torch.Tensor.pin_memory)
+                split = Split(inputs, split.targets.to(self.device))
+            self.splits[name] = split
         self._passes = {}  # (split, batch size) -> what runs it
+
+    def _dtype(self, tensor):
+        return self.input_dtype if tensor.is_floating_point() else tensor.dtype
+
+    def _ready(self, tensor, device):
+        memory = self.layout if tensor.dim() == 4 else torch.contiguous_format
+        return tensor.to(device, self._dtype(tensor), non_blocking=True).contiguous(memory_format=memory)
 
     def forward(self, inputs):
         if self.folded:
             return self.folded(inputs)
         if self.dtype:
             with torch.autocast(self.device.type, self.dtype):
-                return self.net(inputs)
-        return self.net(inputs)
+                return apply(self.net, inputs)
+        return apply(self.net, inputs)
+
+    def measure(self, inputs, targets):
+        """(losses (B,), metrics (B,) or None) of a batch."""
+        output = self.forward(inputs)
+        if isinstance(output, torch.Tensor):
+            output = output.float()  # (B, classes)
+        return self.loss(output, targets), self.metric and self.metric(output, targets)
 
     def launch(self, name, batch_size, idle):
-        """Start the evaluation of a split; (2,) float64 tensor on the device: sum of losses, number of hits."""
+        """Start the evaluation of a split; (2,) float64 tensor on the device: sums of losses and of the metric."""
         key = name, batch_size
         if key not in self._passes:
-            self._passes[key] = self._pass(*self.splits[name], batch_size)
+            self._passes[key] = self._pass(self.splits[name], batch_size)
         return self._passes[key](idle)
 
-    def _pass(self, inputs, targets, batch_size):
+    def _pass(self, split, batch_size):
         """A function that evaluates all batches into memory that it keeps: run eagerly, or replayed as a CUDA graph."""
-        losses = torch.empty(len(targets), dtype=torch.float32, device=self.device)
-        hits = torch.empty(len(targets), dtype=torch.bool, device=self.device)
+        losses = torch.empty(len(split), dtype=torch.float32, device=self.device)
+        metrics = torch.zeros(len(split), dtype=torch.float32, device=self.device)
 
         def run(idle=lambda: None):
             with tf32(self.allow_tf32):
-                for start in range(0, len(targets), batch_size):
+                for start in range(0, len(split), batch_size):
                     part = slice(start, start + batch_size)
-                    batch = inputs[part].to(self.device, non_blocking=True)
-                    logits = self.forward(batch).float()  # (B, classes)
-                    losses[part] = self.loss(logits, targets[part])
-                    hits[part] = logits.argmax(1) == targets[part]
+                    batch = each(split.inputs, lambda t, part=part: t[part].to(self.device, non_blocking=True))
+                    losses[part], found = self.measure(batch, split.targets[part])
+                    if found is not None:
+                        metrics[part] = found
                     idle()
-            return torch.stack([losses.double().sum(), hits.sum().double()])
+            return torch.stack([losses.double().sum(), metrics.double().sum()])
 
         return captured(run, self.device) if self.device.type == "cuda" and self.resident else run
+
+    def add_batch(self, sums, inputs, targets):
+        """Add the sums over one batch, which comes from the CPU, to `sums` (2,) float64."""
+        with tf32(self.allow_tf32):
+            batch = each(inputs, lambda t: self._ready(t, self.device))
+            for i, found in enumerate(self.measure(batch, targets.to(self.device, non_blocking=True))):
+                if found is not None:
+                    sums[i] += found.double().sum()
 
 
 def fits(size, device):
@@ -176,30 +322,42 @@ def layout(net, example):
 class Evaluator:
     """Evaluates networks, as they are at the moment of the call, over data splits.
 
-    nets: one network in eval mode per device; the devices share every split evenly. splits: {name: Split}, with inputs
-    (N, ...) and targets (N,). loss_name: a key of LOSSES. batch_size: None picks one by measuring. precision: a key of
-    PRECISIONS.
+    nets: one network in eval mode per device; the devices share every split evenly. splits: {name: Split or Batches}.
+    loss_name, metric, precision: see loss_function, metric_function, PRECISIONS. batch_size: None picks one by
+    measuring; Batches have their own. bn: 'recalibrate' sets the batch-norm statistics from the train split before each
+    evaluation (see recalibrate).
     """
 
-    def __init__(self, nets, splits, loss_name="crossentropy", batch_size=128, precision=""):
+    def __init__(self, nets, splits, loss_name="crossentropy", batch_size=128, precision="", metric="accuracy",
+                 bn="frozen"):
         keep_memory()
-        self._counts = {name: len(split.targets) for name, split in splits.items()}
+        if bn == "recalibrate" and len(nets) > 1:
+            raise InputError(f"expected --ngpu 1 with --bn recalibrate, got {len(nets)}: the statistics are of whole "
+                             "batches; start more ranks instead")
+        self._counts = {name: len(split) for name, split in splits.items()}
+        self._metric, self._bn = metric, bn
         with torch.no_grad():
             self._shards = [
                 _Shard(net, {name: part(split, i, len(nets)) for name, split in splits.items()},
-                       LOSSES[loss_name], precision)
+                       loss_function(loss_name), metric_function(metric), precision)
                 for i, net in enumerate(nets)
             ]
         self.batch_size = batch_size or self.calibrate()
-        streamed = not all(shard.resident for shard in self._shards)
-        self.note = "data streamed to the device" if streamed else "data on the device"
+        if any(isinstance(split, Batches) and not split.held for split in splits.values()):
+            self.note = "data read at every pass"
+        else:
+            streamed = not all(shard.resident for shard in self._shards)
+            self.note = "data streamed to the device" if streamed else "data on the device"
 
     @torch.no_grad()
     def calibrate(self):
         """The fastest batch size for this network on this device, by one short measurement of each candidate."""
         shard = self._shards[0]
-        inputs, targets = max(shard.splits.values(), key=lambda split: len(split[1]))
-        candidates = [b for b in CALIBRATED.get(shard.device.type, (128,)) if b <= len(targets)] or [len(targets)]
+        held = [split for split in shard.splits.values() if isinstance(split, Split)]
+        if not held:
+            return 128  # of no account: the batches have their own sizes
+        split = max(held, key=len)
+        candidates = [b for b in CALIBRATED.get(shard.device.type, (128,)) if b <= len(split)] or [len(split)]
         if shard.folded:
             shard.folded.refresh()
         rates = {}
@@ -208,7 +366,7 @@ class Evaluator:
             for _ in range(3):  # the first warms up
                 start = time.perf_counter()
                 with tf32(shard.allow_tf32):
-                    shard.forward(inputs[:batch_size].to(shard.device))
+                    shard.forward(each(split.inputs, lambda t, n=batch_size: t[:n].to(shard.device)))
                 if shard.device.type == "cuda":
                     torch.cuda.synchronize(shard.device)
                 times.append(time.perf_counter() - start)
@@ -218,18 +376,73 @@ class Evaluator:
 
     @torch.no_grad()
     def __call__(self, names, idle=lambda: None):
-        """{name_loss: mean loss, name_acc: percent} for each split in `names`. idle() is called between batches."""
+        """{name_loss: mean loss, name_acc: percent} for each split in `names`. idle() is called between batches.
+
+        Another metric than accuracy stands under its own name, as a mean; see metric_name.
+        """
         for shard in self._shards:
+            if self._bn == "recalibrate":
+                recalibrate(shard, idle)
             if shard.folded:
                 shard.folded.refresh()
-        sums = {name: [shard.launch(name, self.batch_size, idle) for shard in self._shards] for name in names}
+        sums = {name: self._launch(name, idle) for name in names}
         wait([shard.device for shard in self._shards], idle)
         results = {}
         for name in names:
-            loss, hits = torch.stack([s.cpu() for s in sums[name]]).sum(0).tolist()
+            loss, metric = torch.stack([s.cpu() for s in sums[name]]).sum(0).tolist()
             results[f"{name}_loss"] = loss / self._counts[name]
-            results[f"{name}_acc"] = 100.0 * hits / self._counts[name]
+            if key := metric_name(self._metric, name):
+                results[key] = (100.0 if self._metric == "accuracy" else 1.0) * metric / self._counts[name]
         return results
+
+    def _launch(self, name, idle):
+        """[(2,) sums of each shard] of a split; batches are dealt out to the shards in turn."""
+        split = self._shards[0].splits[name]
+        if isinstance(split, Split):
+            return [shard.launch(name, self.batch_size, idle) for shard in self._shards]
+        sums = [torch.zeros(2, dtype=torch.float64, device=shard.device) for shard in self._shards]
+        for i, (inputs, targets) in enumerate(split.batches()):
+            i %= len(sums)
+            self._shards[i].add_batch(sums[i], inputs, targets)
+            idle()
+        return sums
+
+
+BN_BATCH = 128  # fixed: the statistics must not depend on the batch size that is fastest
+
+
+def norms_of(net):
+    """The layers of a network that keep running statistics."""
+    return [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+
+
+@torch.no_grad()
+def recalibrate(shard, idle=lambda: None):
+    """Set the running statistics of a shard's network to those of the train split, for the weights as they are now.
+
+    The plain averages over batches of BN_BATCH of the batches' means and (unbiased) variances, each layer fed by layers
+    that normalize with the batch's own, as in weight averaging (Izmailov et al. 2018, section 3.2). A smaller last
+    batch is left out where there are others.
+    """
+    norms, split = norms_of(shard.net), shard.splits["train"]
+    kept = [(norm.momentum, norm.training) for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+        norm.train()
+    own = next((p.dtype for p in shard.net.parameters() if p.is_floating_point()), torch.float32)
+    try:
+        for i, (inputs, targets) in enumerate(split.batches(BN_BATCH)):
+            if i and isinstance(split, Split) and len(targets) < BN_BATCH:
+                continue
+            ready = each(inputs, lambda t: t.to(shard.device, own if t.is_floating_point() else None))
+            with tf32(shard.allow_tf32):
+                apply(shard.net, ready)
+            idle()
+    finally:
+        for norm, (momentum, training) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            norm.train(training)
 
 
 def wait(devices, idle):
@@ -243,11 +456,36 @@ def wait(devices, idle):
 
 
 def part(split, i, n):
-    """Part i of n of a split, contiguous."""
-    if n == 1:
+    """Part i of n of a split, contiguous. Batches stay together: they are dealt out at every pass."""
+    if n == 1 or isinstance(split, Batches):
         return split
-    bounds = [round(len(split.targets) * k / n) for k in (i, i + 1)]
-    return type(split)(split.inputs[slice(*bounds)], split.targets[slice(*bounds)])
+    return split.part(slice(*(round(len(split) * k / n) for k in (i, i + 1))))
+
+
+@torch.no_grad()
+def check_repeatable(net, inputs, output, tell=True):
+    """Raises InputError if a second pass over `inputs` does not give `output` again; a loss surface would be noise.
+
+    Warns where the output for a sample depends on the samples beside it.
+    """
+    try:
+        first, again = logits_of(output), logits_of(apply(net, inputs))
+        alone = logits_of(apply(net, each(inputs, lambda t: t[:1])))
+    except (InputError, RuntimeError, ValueError, IndexError):  # an output of a form of its own
+        return
+    scale = float(first.abs().max()) + 1e-30
+
+    def differ(a, b):
+        return a.shape == b.shape and float((a - b).abs().nan_to_num().max()) > 1e-3 * scale
+
+    training = next((name or type(m).__name__ for name, m in net.named_modules() if m.training), "")
+    cause = f"{training} is in train mode" if training else "dropout or noise without regard to eval mode?"
+    if differ(first, again):
+        raise InputError(f"expected the same output from two passes over the same inputs, they differ ({cause}); make "
+                         "the network deterministic in eval mode: F.dropout(x, training=self.training)")
+    if tell and len(first) > 1 and differ(first[:1], alone):
+        print("warning: the output for a sample depends on the samples beside it (batch norm in train mode, or without "
+              f"running statistics? {cause}); the surface depends on --batch_size", file=sys.stderr)
 
 
 def eval_loss(net, split, loss_name="crossentropy", batch_size=128, device="cpu"):

@@ -12,7 +12,9 @@ A file is written whole to a sibling and moved into place, so that at every mome
 """
 
 import contextlib
+import errno
 import json
+import math
 import os
 import re
 import tempfile
@@ -26,7 +28,7 @@ from errors import InputError
 
 NOT_COMPUTED = -1.0  # what a point holds before it is computed (readers of the original's files expect it)
 OLD_SENTINELS = {"min_eig": 1.0}  # files without a mask: the value that marks an uncomputed point where it isn't -1
-MAX_POINTS = 10**8
+MAX_POINTS = 10**7  # of a grid; about 1 GB of memory while they are computed
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class Grid:
     @classmethod
     def parse(cls, x, y=None):
         """Grid from the texts of --x and --y, 'min:max:count' with finite min < max and an integer count >= 1."""
-        return cls(*(None if text is None else _coordinates(flag, text) for flag, text in (("--x", x), ("--y", y))))
+        axes = [limits(flag, text) for flag, text in (("--x", x), ("--y", y)) if text is not None]
+        points = math.prod(count for _, _, count in axes)
+        if points > MAX_POINTS:
+            raise InputError(f"expected a grid of at most {MAX_POINTS} points, got {points}; take fewer")
+        return cls(*(np.linspace(*axis) for axis in axes))
 
     @property
     def shape(self):
@@ -75,10 +81,6 @@ def limits(flag, text):
     if count > MAX_POINTS:
         raise InputError(f"expected at most {MAX_POINTS} points along {flag}, got {count}; take fewer")
     return low, high, count
-
-
-def _coordinates(flag, text):
-    return np.linspace(*limits(flag, text))
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,12 @@ def write_file(path, image):
 
     Raises InputError where the folder can't be written; the file that was there before is then untouched.
     """
-    folder = os.path.dirname(os.path.abspath(path))
+    target = os.path.realpath(path)  # a link stays a link: the file may lie on a larger disk
+    folder = os.path.dirname(target)
     temporary = None
     try:
+        if os.path.islink(target):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         # a short name of its own: `path` may be as long as the file system allows
         descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp~", dir=folder)
         with os.fdopen(descriptor, "wb") as f:
@@ -151,7 +156,7 @@ def write_file(path, image):
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         if temporary:
             with contextlib.suppress(OSError):
@@ -211,6 +216,9 @@ def read_surface(path):
         grid = Grid(*axes)
         values, computed = {}, {}
         for name, node in f.items():
+            if node is None:
+                raise InputError(f"expected values as {name!r} in {path}, found a link that leads nowhere; "
+                                 "the file is damaged")
             if name in ("xcoordinates", "ycoordinates", "dir_file") or not isinstance(node, h5py.Dataset):
                 continue
             if node.shape == grid.shape:
@@ -340,8 +348,10 @@ def repeats(surface_file):
 WORDS = {
     "model": "network", "model_file": "model file", "model_folder": "model folder",
     "checkpoint": "its contents", "checkpoint2": "contents of model file 2", "checkpoint3": "contents of model file 3",
-    "directions": "contents of the directions", "dir_type": "direction type", "dataset": "data set",
-    "train_data": "training data", "test_data": "test data", "loss": "loss", "measure": "measured",
+    "directions": "contents of the directions", "params": "only these parameters move", "freeze": "these do not move",
+    "dir_type": "direction type", "dataset": "data set",
+    "train_data": "training data", "test_data": "test data", "loss": "loss", "bn": "batch-norm statistics",
+    "model_code": "code of the network", "loss_code": "code of the loss",
     "precision": "precision", "batch_size": "batch size", "command": "command", "host": "on host", "created": "at",
     "versions": "versions",
 }

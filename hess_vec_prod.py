@@ -13,6 +13,7 @@ memory grows with the batch (and with the Krylov basis), not with the data set.
 """
 
 import contextlib
+import re
 import time
 import warnings
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from torch.func import functional_call
 
 import evaluation
 from errors import InputError
+from splits import Split, apply, each
 
-PARAMS = {"weights": lambda p: p.dim() >= 2, "all": lambda p: True}  # with respect to which parameters
+# with respect to which parameters (name, tensor); anything else is a regular expression on their names
+PARAMS = {"weights": lambda name, p: p.dim() >= 2, "all": lambda name, p: True}
 
 # An eigenvalue is done when its residual |H u - theta u| is at most tol * max(|theta|, FLOOR * |H|). Without a floor, a
 # smallest eigenvalue of about 0 (a convex point) would never be done; with it, min/max is right to FLOOR * tol.
@@ -82,16 +85,22 @@ class _Shard:
         self.net, self.allow_tf32 = net, allow_tf32
         named = dict(net.named_parameters())  # tied weights once
         self.device = next(iter(named.values())).device
-        self.names = [name for name, p in named.items() if PARAMS[params](p)]
+        wanted = PARAMS.get(params) or (lambda name, p: re.search(params, name))
+        self.names = [name for name, p in named.items() if wanted(name, p)]
         if not self.names:
             raise InputError(f"expected a network with parameters for --params {params}, found none; take --params all")
-        dtype = named[self.names[0]].dtype
-        with torch.no_grad():
-            layout = evaluation.layout(net, split.inputs[:4].to(self.device, dtype))
-        resident = evaluation.fits(split.inputs.numel() * dtype.itemsize, self.device)
-        home = self.device if resident else torch.device("cpu")
-        self.inputs = split.inputs.to(home, dtype).contiguous(memory_format=layout)
-        self.targets = split.targets.to(self.device)
+        self.dtype = named[self.names[0]].dtype
+        layout = torch.contiguous_format
+        if isinstance(split.inputs, torch.Tensor) and split.inputs.is_floating_point():
+            with torch.no_grad():
+                layout = evaluation.layout(net, split.inputs[:4].to(self.device, self.dtype))
+        home = self.device if evaluation.fits(split.nbytes, self.device) else torch.device("cpu")
+
+        def ready(t):
+            t = t.to(home, self.dtype if t.is_floating_point() else t.dtype)
+            return t.contiguous(memory_format=layout if t.dim() == 4 else torch.contiguous_format)
+
+        self.split = Split(each(split.inputs, ready), split.targets.to(self.device))
         # detached: they share the memory of the network's own, which a Plane moves, but bring no graph of their own
         self.fixed = {name: p.detach() for name, p in named.items() if name not in self.names}
         self.shapes = [named[name].shape for name in self.names]
@@ -101,12 +110,16 @@ class _Shard:
         named = dict(self.net.named_parameters())
         return {name: named[name].detach().requires_grad_() for name in self.names}
 
-    def logits(self, moving, inputs):
-        return functional_call(self.net, self.fixed | moving, (inputs,))
+    def here(self, inputs):
+        return each(inputs, lambda t: t.to(self.device))
 
-    def split(self, vector):
+    def logits(self, moving, inputs):
+        state = self.fixed | moving
+        return apply(lambda *args, **kwargs: functional_call(self.net, state, args, kwargs), inputs)
+
+    def parts(self, vector):
         """The parts of a flat vector (n,), in the shapes and memory formats of the parameters."""
-        vector = vector.to(self.device, self.inputs.dtype)
+        vector = vector.to(self.device, self.dtype)
         parts = vector.split([shape.numel() for shape in self.shapes])
         return [part.view(shape).contiguous(memory_format=memory)
                 for part, shape, memory in zip(parts, self.shapes, self.formats, strict=True)]
@@ -115,10 +128,8 @@ class _Shard:
         """Sum over the batches of one_batch(parameters, inputs, total); a list, one tensor per parameter."""
         parameters, sums = self.parameters(), None
         with evaluation.tf32(self.allow_tf32):
-            for start in range(0, len(self.targets), batch_size):
-                part = slice(start, start + batch_size)
-                targets = self.targets[part]
-                inputs = self.inputs[part].to(self.device)
+            for inputs, targets in self.split.batches(batch_size):
+                inputs = self.here(inputs)
                 found = one_batch(parameters, inputs, lambda z, t=targets: loss(z, t).sum() / count)
                 if sums is None:
                     sums = [g.clone() for g in found]
@@ -141,27 +152,29 @@ class Hessian:
     """The Hessian of the mean loss, as a linear map, at the network as it is at the moment of the call.
 
     nets: one network in eval mode per device, equal weights; the devices share the data. split: inputs (N, ...) and
-    targets (N,). loss_name: a key of evaluation.LOSSES. params: a key of PARAMS, 'weights' (two or more dimensions, the
-    original's choice) or 'all'. precision: '', 'fp32' or 'tf32'. product: reverse_over_forward or double_backward
-    (default: the first that the network can do). A vector has shape (n,), the parameters' order, their dtype, and lies
-    on the first device. idle() is called between batches, and while a device works.
+    targets (N,). loss_name: see evaluation.loss_function. params: 'weights' (two or more dimensions, the original's
+    choice), 'all', or a regular expression that the names of the parameters are searched for. precision: '', 'fp32' or
+    'tf32'. product: reverse_over_forward or double_backward (default: the first that the network can do). A vector has
+    shape (n,), the parameters' order, their dtype, and lies on the first device. idle() is called between batches, and
+    while a device works.
     """
 
     def __init__(self, nets, split, loss_name="crossentropy", params="weights", batch_size=128, precision="",
                  product=None):
         check_precision(precision)
         evaluation.keep_memory()
-        if params not in PARAMS:
-            raise InputError(f"expected --params {' or '.join(PARAMS)}, got {params!r}")
-        if len(split.targets) < len(nets):
-            raise InputError(f"expected at least {len(nets)} samples for {len(nets)} devices, got {len(split.targets)}")
+        if not isinstance(split, Split):
+            raise InputError("expected data that fit into memory as tensors of one shape for the Hessian; give fewer "
+                             "(--data_split), or pad them alike")
+        if len(split) < len(nets):
+            raise InputError(f"expected at least {len(nets)} samples for {len(nets)} devices, got {len(split)}")
         allow_tf32 = evaluation.PRECISIONS[precision][1]
         self._shards = [_Shard(net, evaluation.part(split, i, len(nets)), params, allow_tf32)
                         for i, net in enumerate(nets)]
-        self._loss, self._count = evaluation.LOSSES[loss_name], len(split.targets)
+        self._loss, self._count = evaluation.loss_function(loss_name), len(split)
         self.batch_size = batch_size
         first = self._shards[0]
-        self.device, self.dtype = first.device, first.inputs.dtype
+        self.device, self.dtype = first.device, first.dtype
         self.size = sum(shape.numel() for shape in first.shapes)
         generator = torch.Generator().manual_seed(0)  # the same vector on every rank, at every point
         self.random = torch.randn(self.size, generator=generator).to(self.device, self.dtype)
@@ -171,11 +184,14 @@ class Hessian:
     def _choose(self):
         """The fastest way that this network can do, tried on two samples."""
         shard = self._shards[0]
-        with contextlib.suppress(NotImplementedError, RuntimeError), warnings.catch_warnings():
+        # a layer or a loss without forward mode, an output that is no tensor
+        failures = NotImplementedError, RuntimeError, TypeError, AttributeError, InputError
+        with contextlib.suppress(*failures), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, when its forward mode is first used
             parameters = shard.parameters()
-            reverse_over_forward(shard.logits, parameters, shard.split(self.random), shard.inputs[:2].to(self.device),
-                                 lambda z: self._loss(z, shard.targets[:2]).sum())
+            two = shard.split.part(slice(2))
+            reverse_over_forward(shard.logits, parameters, shard.parts(self.random), shard.here(two.inputs),
+                                 lambda z: self._loss(z, two.targets).sum())
             return reverse_over_forward
         return double_backward
 
@@ -184,7 +200,7 @@ class Hessian:
         self.products += 1
 
         def on(shard):
-            parts = shard.split(vector)
+            parts = shard.parts(vector)
             return lambda parameters, inputs, total: self.product(shard.logits, parameters, parts, inputs, total)
 
         return self._sum(on, idle)
@@ -218,10 +234,11 @@ class Hessian:
         shard = self._shards[0]
         # about four times the memory of a forward pass with its graph: half the batches of evaluation.py
         candidates = {"cpu": (16, 32, 64), "cuda": (128, 256, 512, 1024)}.get(self.device.type, (128,))
-        candidates = [b for b in candidates if b <= len(shard.targets)] or [len(shard.targets)]
-        parts, rates = shard.split(self.random), {}
+        candidates = [b for b in candidates if b <= len(shard.split)] or [len(shard.split)]
+        parts, rates = shard.parts(self.random), {}
         for batch_size in candidates:
-            inputs, targets, times = shard.inputs[:batch_size].to(self.device), shard.targets[:batch_size], []
+            some, times = shard.split.part(slice(batch_size)), []
+            inputs, targets = shard.here(some.inputs), some.targets
             try:
                 for _ in range(3):  # the first warms up
                     start = time.perf_counter()

@@ -180,6 +180,14 @@ class World:
         torch.set_num_threads(threads)
         return threads
 
+    def share_memory(self):
+        """Bytes that this rank may fill with data: its share of half of what its host has free."""
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            lines = Path("/proc/meminfo").read_text().splitlines()
+            free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+            return 1024 * free // 2 // self.local_size
+        return (4 << 30) // self.local_size
+
     def devices(self, cuda, ngpu=1):
         """The torch devices of this rank: the CPU, or `ngpu` GPUs of its host, counted by the rank within the host."""
         if not cuda:

@@ -10,8 +10,10 @@ drawn after it was: so they equal those of the original code.
 
 import hashlib
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 import h5_util
@@ -63,6 +65,25 @@ def tensors_of(net, dir_type):
     return list(net.parameters()) if dir_type == "weights" else list(net.state_dict(keep_vars=True).values())
 
 
+def names_of(net, dir_type):
+    """The names of the tensors of `tensors_of`, in the same order."""
+    return [name for name, _ in net.named_parameters()] if dir_type == "weights" else list(net.state_dict())
+
+
+def moving(net, dir_type, params="", freeze=""):
+    """[bool] for the tensors of `tensors_of`: which move when only those of `params`, and none of `freeze`, may.
+
+    Both are regular expressions that the names are searched for. Raises InputError where none is left.
+    """
+    names = names_of(net, dir_type)
+    chosen = [(not params or re.search(params, n) is not None) and not (freeze and re.search(freeze, n)) for n in names]
+    if not any(chosen):
+        some = ", ".join(names[:3] + ["..."] * (len(names) > 4) + names[3:][-1:])
+        raise InputError(f"expected --params and --freeze to leave some of the {len(names)} tensors of the network, "
+                         f"--params {params!r} --freeze {freeze!r} leave none; their names are {some}")
+    return chosen
+
+
 def create_random_direction(net, dir_type="weights", ignore="biasbn", norm="filter"):
     """A Gaussian direction, normalized; one float32 draw per tensor, in order, from torch's global generator."""
     weights = tensors_of(net, dir_type)
@@ -97,8 +118,16 @@ class Recipe:
     dir_type: str = "weights"
     same_dir: bool = False
     idx: int = 0
+    params: str = ""  # see `moving`
+    freeze: str = ""
 
     def __post_init__(self):
+        for flag, pattern in (("--params", self.params), ("--freeze", self.freeze)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(f"expected {flag} as a regular expression, got {pattern!r} ({error}); "
+                                 f"for example {flag} 'layer3|linear'") from None
         if not self.model_file:
             raise InputError("expected --model_file, the trained network at the origin of the plot")
         if self.y is None and self.same_dir:
@@ -116,7 +145,14 @@ class Recipe:
         if self.y:
             name += h5_util.option_suffix(
                 ("yignore", self.y.ignore), ("ynorm", self.y.norm), ("same_dir", self.same_dir))
-        return name + h5_util.option_suffix(("idx", self.idx)) + ".h5"
+        return name + h5_util.option_suffix(
+            ("params", _plain(self.params)), ("freeze", _plain(self.freeze)), ("idx", self.idx)) + ".h5"
+
+
+def _plain(pattern):
+    """A regular expression as a part of a file name; where it had to be changed, its hash tells it from others."""
+    plain = re.sub(r"[^\w.,^$+-]+", "-", pattern)[:40]
+    return plain if plain == pattern else f"{plain}-{hashlib.sha256(pattern.encode()).hexdigest()[:6]}"
 
 
 def _stem(file1, file2):
@@ -157,8 +193,8 @@ def seed_everything(idx=0):
     torch.manual_seed(SEED + idx)
 
 
-def setup_direction(path, recipe, net, load_other, provenance, check=True):
-    """Read the directions at `path`, or make them by `recipe` and write them there.
+def setup_direction(path, recipe, net, load_other, provenance, check=True, write=True):
+    """Read the directions at `path`, or make them by `recipe` and, with `write`, write them there.
 
     net: the network at the origin, freshly built after `seed_everything`; load_other(model_file): builds and loads
     another one. provenance: {checkpoint: hash, ...}; with `check`, a file made from another checkpoint is refused.
@@ -169,14 +205,25 @@ def setup_direction(path, recipe, net, load_other, provenance, check=True):
         if check:
             refuse_mismatch(path, directions.provenance, provenance)
         check_fit(path, directions, net, recipe.dir_type, need_y=recipe.y is not None)
-        return directions
+        return restrict(directions, net, recipe)
     x = _make(recipe.x, net, load_other, recipe.dir_type)
     y = None
     if recipe.y:
         y = x if recipe.same_dir else _make(recipe.y, net, load_other, recipe.dir_type)
-    directions = h5_util.Directions(_arrays(x), y and _arrays(y), provenance)
-    h5_util.write_directions(path, directions)
+    directions = restrict(h5_util.Directions(_arrays(x), y and _arrays(y), provenance), net, recipe)
+    if write:
+        h5_util.write_directions(path, directions)
     return directions
+
+
+def restrict(directions, net, recipe):
+    """The directions with zeros for what --params and --freeze exclude; what is drawn for the rest stays the same."""
+    if not (recipe.params or recipe.freeze):
+        return directions
+    chosen = moving(net, recipe.dir_type, recipe.params, recipe.freeze)
+    axes = [axis and [a if move else np.zeros_like(a) for a, move in zip(axis, chosen, strict=True)]
+            for axis in (directions.x, directions.y)]
+    return replace(directions, x=axes[0], y=axes[1])
 
 
 def _make(axis, net, load_other, dir_type):
@@ -236,7 +283,7 @@ class Plane:
     whatever the number of tensors. Four-dimensional tensors keep their memory format (a channels-last convolution
     weight stays so). Tensors of another floating dtype keep it: the sum is taken in float32 and rounded to it once.
     Integer tensors (num_batches_tracked) are moved likewise and rounded towards zero. A tensor that appears twice (tied
-    weights) moves once.
+    weights) moves once; one whose directions are zero (--freeze, biasbn) is left alone.
     """
 
     def __init__(self, net, directions, dir_type="weights"):
@@ -244,8 +291,9 @@ class Plane:
         axes = [directions.x] + ([directions.y] if directions.y is not None else [])
         seen = {}
         for i, tensor in enumerate(tensors):
-            seen.setdefault(id(tensor), i)
-        keep = sorted(seen.values())
+            if any(torch.as_tensor(axis[i]).any() for axis in axes):
+                seen.setdefault(id(tensor), i)
+        keep = sorted(seen.values()) or [0]
         tensors = [tensors[i].data for i in keep]
         device = tensors[0].device
         self._origin = torch.cat([_flat(t).float() for t in tensors])  # (n,)

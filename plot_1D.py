@@ -44,7 +44,11 @@ class Curves:
 
 def read_curves(path):
     """Curves of a 1-D surface file; InputError for a 2-D file and for one with nothing computed yet."""
-    surface = h5_util.read_surface(path)
+    return curves_of(h5_util.read_surface(path), path)
+
+
+def curves_of(surface, path="the surface"):
+    """Curves of a 1-D surface."""
     if surface.grid.y is not None:
         raise InputError(f"expected a 1-D surface, {path} has {surface.grid} points; use plot_2D.py")
     if not (np.isfinite(surface.grid.x).all() and (np.diff(surface.grid.x) > 0).all()):
@@ -172,15 +176,15 @@ def loss_acc_figure(curves, limits, loss_max, log, title, show):
 
 
 def curve_figure(curves, name, limits, loss_max, log, title, show):
-    """One curve: a loss or an error."""
+    """One curve: a loss, an error, or another metric."""
     figure = figures.new_figure(figures.COLUMN, HEIGHT, show)
     ax = figure.add_subplot()
     values, is_loss = curves.values[name], name.endswith("loss")
     line = draw(ax, curves.x, values, color=LOSS_COLOUR if is_loss else ACCURACY_COLOUR,
-                linestyle=SPLITS[name.partition("_")[0]], label=figures.plain_name(name))
+                linestyle=SPLITS.get(name.partition("_")[0], "-"), label=figures.plain_name(name))
     if is_loss:
         limit_loss(ax, [values], loss_max, log)
-    else:
+    elif name.endswith(("_err", "_acc")):
         ax.set_ylim(0, 100)
     ax.set_ylabel(figures.plain_name(name))
     label_x(ax, limits)
@@ -237,6 +241,10 @@ def plot_1d_loss_err(surf_file, xmin=None, xmax=None, loss_max=None, log=False, 
             made[f"_1d_{name}{ending}"] = curve_figure(curves, name, limits, loss_max, log, title, show)
         if f"{split}_err" in curves.values and (split == "train" or "train_err" not in curves.values):
             name = f"{split}_err"
+            made[f"_1d_{name}"] = curve_figure(curves, name, limits, loss_max, log, title, show)
+    for name in curves.values:
+        known = name.endswith(("_loss", "_acc", "_err", "_low", "_high", "_iqr"))
+        if name.startswith(("train_", "test_")) and not known:  # a user's metric
             made[f"_1d_{name}"] = curve_figure(curves, name, limits, loss_max, log, title, show)
     if {"min_eig", "max_eig"} <= curves.values.keys():
         for absolute, name in ((False, "_1d_eig_ratio"), (True, "_1d_eig_abs_ratio")):

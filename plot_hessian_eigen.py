@@ -7,10 +7,10 @@
 
 The flags, the files and the walk over the grid are those of plot_surface.py: the same command after it adds max_eig and
 min_eig to the surface file that is there, and killed runs are resumed. At each point stands the Hessian of the mean
-training loss with respect to the parameters of two or more dimensions (--params all: all of them), batch norm in eval
-mode. max_eig_res and min_eig_res are the residuals |H u - theta u| of the two eigenvalues, and eig_converged is 1 where
-both are within the tolerance, 0 where not; all are NaN where the loss is not finite. --plot draws the ratio of the two
-(Li et al. 2018, section 6).
+training loss with respect to the parameters of two or more dimensions (--params all: all of them; --params REGEX:
+those, and only those move), batch norm in eval mode. max_eig_res and min_eig_res are the residuals |H u - theta u| of
+the two eigenvalues, and eig_converged is 1 where both are within the tolerance, 0 where not; all are NaN where the loss
+is not finite. --plot draws the ratio of the two (Li et al. 2018, section 6).
 
 --trace and --topk are measured at the minimum, the point (0, 0); they are printed, and kept as JSON in the surface
 file's attribute `provenance`, under `centre`.
@@ -36,7 +36,7 @@ class Eigenvalues:
     """Evaluates the ends of the spectrum of a network as it is at the moment of the call: see Measurement."""
 
     def __init__(self, nets, splits, loss_name, batch_size, precision, params="weights", tol=hess_vec_prod.TOL,
-                 most=hess_vec_prod.MOST):
+                 most=hess_vec_prod.MOST, **_):  # what concerns losses only
         self.hessian = Hessian(nets, splits["train"], loss_name, params, batch_size, precision)
         self._tol, self._most = tol, most
         self.note = f"Hessian over {self.hessian.size} parameters, tolerance {tol:g}"
@@ -97,8 +97,6 @@ def report(surface):
 
 def flags(parser):
     g = parser.add_argument_group("curvature")
-    g.add_argument("--params", default="weights", choices=list(hess_vec_prod.PARAMS),
-                   help="with respect to the parameters of >= 2 dimensions (weights), or all of them")
     g.add_argument("--tol", type=positive_float, default=hess_vec_prod.TOL,
                    help=f"largest residual of an eigenvalue, relative to it ({hess_vec_prod.TOL:g})")
     g.add_argument("--max_products", type=positive_int, default=hess_vec_prod.MOST, metavar="N",
@@ -120,7 +118,17 @@ def positive_float(text):
 
 
 def settle(args):
-    """The measurement that the flags ask for; raises InputError where they don't go together."""
+    """The measurement that the flags ask for; raises InputError where they don't go together.
+
+    --params weights and --params all are about the Hessian alone; a regular expression is also about what moves, and
+    stays in `args` for that.
+    """
+    if args.bn != "frozen":
+        raise InputError("expected --bn frozen, for the batch-norm statistics are constants in the Hessian; "
+                         "leave it out")
+    params = args.params or "weights"
+    if params in hess_vec_prod.PARAMS:
+        args.params = ""
     if args.eval_set != "train":
         raise InputError(f"expected --eval_set train, got {args.eval_set}: the Hessian is that of the training loss; "
                          "leave it out (--trainloader takes other data)")
@@ -137,10 +145,10 @@ def settle(args):
         centre[f"top_{args.topk}"] = partial(measure_top, args.topk)
     return replace(
         HESSIAN,
-        build=partial(Eigenvalues, params=args.params, tol=args.tol, most=args.max_products),
-        options=(("params", args.params if args.params != "weights" else ""),
+        build=partial(Eigenvalues, params=params, tol=args.tol, most=args.max_products),
+        options=(("params", params if params == "all" else ""),
                  ("tol", args.tol if args.tol != hess_vec_prod.TOL else "")),
-        provenance={"hessian_params": args.params, "hessian_tol": args.tol},
+        provenance={"hessian_params": params, "hessian_tol": args.tol},
         centre=centre,
     )
 
@@ -155,7 +163,8 @@ def draw(surf_file, args):
     return plot_2D.plot_2d_eig_ratio(surf_file, show=args.show)
 
 
-HESSIAN = plot_surface.Measurement("hessian", {"train": NAMES}, Eigenvalues, draw, flags, settle, report=report)
+HESSIAN = plot_surface.Measurement(
+    "hessian", lambda split, metric: list(NAMES), Eigenvalues, draw, flags, settle, report=report)
 
 
 def main(argv=None):

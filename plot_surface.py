@@ -29,17 +29,21 @@ import model_loader
 import mpi4pytorch
 import net_plotter
 import projection
+import repeats
+import sanity
 import scheduler
+import user_code
 from errors import InputError, natural_int, positive_int
+from splits import Batches, apply, each, shapes
 from surface_store import SurfaceStore
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is evaluated at the points. `names`: data split -> the data sets of the surface file that it fills.
+    """What is evaluated at the points. names(split, metric) -> the data sets of the surface file that a split fills.
 
-    build(nets, data, loss_name, batch_size, precision) -> evaluator, with one network per device and data {split:
-    Split}; evaluator(splits, idle) -> {name: number} of the networks as they are then; evaluator.batch_size,
+    build(nets, data, loss_name, batch_size, precision, metric=, bn=) -> evaluator, with one network per device and data
+    {split: Split}; evaluator(splits, idle) -> {name: number} of the networks as they are then; evaluator.batch_size,
     evaluator.calibrate() -> batch size, evaluator.note: words for the user. draw(surface_file, args) -> written paths.
 
     A measurement with flags of its own adds them by flags(parser), and settle(args) -> Measurement makes of them
@@ -49,7 +53,7 @@ class Measurement:
     """
 
     what: str
-    names: dict
+    names: Callable
     build: Callable
     draw: Callable
     flags: Callable = lambda parser: None
@@ -74,12 +78,11 @@ def draw_loss(surf_file, args):
     return written
 
 
-LOSS = Measurement(
-    "loss",
-    {split: (f"{split}_loss", f"{split}_acc") for split in ("train", "test")},
-    evaluation.Evaluator,
-    draw_loss,
-)
+def loss_names(split, metric):
+    return [f"{split}_loss", *filter(None, [evaluation.metric_name(metric, split)])]
+
+
+LOSS = Measurement("loss", loss_names, evaluation.Evaluator, draw_loss)
 
 
 def parser(description=__doc__):
@@ -89,14 +92,14 @@ def parser(description=__doc__):
     g.add_argument("--mpi", "-m", action="store_true", help="use MPI (implied by mpirun and srun)")
     g.add_argument("--cuda", "-c", action="store_true", help="evaluate on CUDA")
     g.add_argument("--threads", type=natural_int, default=2,
-                   help="accepted for old scripts: the data are held as tensors, no loading threads are needed (2)")
+                   help="processes that read data which don't fit into memory (2)")
     g.add_argument("--ngpu", type=positive_int, default=1, help="GPUs per rank (1)")
     g.add_argument("--batch_size", type=positive_int,
                    help="minibatch size (default: the fastest, measured on the network)")
     g.add_argument("--precision", default="", choices=[""] + [n for n in evaluation.PRECISIONS if n],
                    help="fp32, tf32 or bf16 (default: what torch does on the device)")
     g = p.add_argument_group("data")
-    g.add_argument("--dataset", default="cifar10", help=f"{', '.join(dataloader.DATASETS)} or FILE.npz (cifar10)")
+    g.add_argument("--dataset", default="cifar10", help=f"{dataloader.FORMS} (cifar10)")
     g.add_argument("--datapath", default="cifar10/data", metavar="DIR", help="folder of the data (cifar10/data)")
     g.add_argument("--raw_data", action="store_true", help="no normalization of the images")
     g.add_argument("--data_split", type=positive_int, default=1, metavar="K", help="use 1/K of the training data (1)")
@@ -105,12 +108,19 @@ def parser(description=__doc__):
     g.add_argument("--testloader", default="", metavar="FILE", help="saved test tensors to use instead")
     g.add_argument("--eval_set", default="train", choices=("train", "test", "both"), help="what to evaluate (train)")
     g = p.add_argument_group("network")
-    g.add_argument("--model", default="resnet56", help="model name (resnet56)")
+    g.add_argument("--model", default="resnet56",
+                   help="model name, FILE.py:function or package.module:function (resnet56)")
+    g.add_argument("--model_kwargs", default="", metavar="JSON", help="keyword arguments of that function")
     g.add_argument("--model_folder", default="", metavar="DIR", help="common folder of the model files")
     g.add_argument("--model_file", default="", metavar="FILE", help="the trained model: the origin of the plot")
     g.add_argument("--model_file2", default="", metavar="FILE", help="x direction = model_file2 - model_file")
     g.add_argument("--model_file3", default="", metavar="FILE", help="y direction = model_file3 - model_file")
-    g.add_argument("--loss_name", "-l", default="crossentropy", choices=list(evaluation.LOSSES), help="(crossentropy)")
+    g.add_argument("--loss_name", "-l", default="crossentropy",
+                   help=f"{', '.join(evaluation.LOSSES)}, torch.nn:Name or FILE.py:function (crossentropy)")
+    g.add_argument("--metric", default="", help=f"{', '.join(evaluation.METRICS)} or FILE.py:function "
+                                                "(accuracy where the targets are classes)")
+    g.add_argument("--bn", default="frozen", choices=("frozen", "recalibrate"),
+                   help="batch-norm statistics: the checkpoint's, or those of the training data at each point (frozen)")
     g.add_argument("--trust_pickle", action="store_true",
                    help="read checkpoints and saved loaders with pickle, which RUNS THE CODE that they hold")
     g = p.add_argument_group("directions")
@@ -123,7 +133,12 @@ def parser(description=__doc__):
         g.add_argument(f"--{axis}norm", default="", choices=list(net_plotter.NORMS), help=f"{axis} normalization")
         g.add_argument(f"--{axis}ignore", default="", choices=net_plotter.IGNORES, help="zero biases and batch norm")
     g.add_argument("--same_dir", action="store_true", help="y direction = x direction")
+    g.add_argument("--params", default="", metavar="REGEX", help="only parameters whose names it is found in move "
+                   "(plot_hessian_eigen.py: and are differentiated; or weights, those of >= 2 dimensions; or all)")
+    g.add_argument("--freeze", default="", metavar="REGEX", help="parameters whose names it is found in do not move")
     g.add_argument("--idx", type=natural_int, default=0, help="number of a repeated experiment: its own directions (0)")
+    g.add_argument("--repeats", type=positive_int, default=1, metavar="K",
+                   help="K experiments, from --idx on: how much does the plane matter? (1)")
     g = p.add_argument_group("files and pictures")
     g.add_argument("--surf_file", default="", metavar="FILE", help="the surface file, new or to be resumed")
     g.add_argument("--proj_file", default="", metavar="FILE", help="projected trajectory to draw over the contours")
@@ -134,6 +149,7 @@ def parser(description=__doc__):
     g.add_argument("--show", action="store_true", help="show figures")
     g.add_argument("--log", action="store_true", help="log loss axis")
     g.add_argument("--plot", action="store_true", help="plot when computed")
+    g.add_argument("--check", action="store_true", help="a minute's test of whether the plot will be right; no surface")
     return p
 
 
@@ -153,43 +169,85 @@ def main(argv=None, measurement=LOSS, description=__doc__):
 
         # what is asked for, checked before anything is written
         args.x, args.y, args.proj_file = world.on_root(limits_of_path, args)
-        recipe, grid, options = world.together(plan, args)
-        splits = ("train", "test") if args.eval_set == "both" else (args.eval_set,)
-        dir_file = args.dir_file or recipe.file_name()
-        surf_file = args.surf_file or net_plotter.surface_name(dir_file, str(grid), options + measurement.options)
-        world.on_root(check_places, dir_file, surf_file)
+        model = world.together(model_loader.Architecture.parse, args.model, args.model_kwargs)
+        grid, options, splits = world.together(plan, args, model)
         threads = world.share_threads()
         devices = world.together(world.devices, args.cuda, args.ngpu)
         precision = world.together(evaluation.precision_name, args.precision, devices[0])
 
         # data first: from the seed on, every random number belongs to the network or to the directions
+        read = splits if args.bn == "frozen" else sorted({"train", *splits}, reverse=True)
         if not (args.trainloader or args.testloader):
-            world.on_root(dataloader.prepare, args.dataset, args.datapath, splits)
-        data = world.together(load_data, args, splits, quiet=world.rank > 0)
-        net_plotter.seed_everything(args.idx)
-        net = world.together(model_loader.load_net, args.model, recipe.model_file, args.trust_pickle)
-        world.together(check_fit, net, data)
-        made_from = world.on_root(describe, args, recipe)
-        directions = world.on_root(setup_direction, args, dir_file, recipe, net, made_from)
+            world.on_root(dataloader.prepare, args.dataset, args.datapath, read)
+        data = world.together(load_data, args, read, world)
+        run = Run(world, args, measurement, model, grid, options, splits, data, devices, threads, precision)
+        if args.check:
+            run.check()
+            return
+        done = [run.surface(idx) for idx in range(args.idx, args.idx + args.repeats)]
+        if world.rank == 0:
+            draw(args, measurement, done)
+
+
+@dataclass
+class Run:
+    """What the repeats of an experiment have in common; `surface` computes one of them."""
+
+    world: mpi4pytorch.World
+    args: argparse.Namespace
+    measurement: Measurement
+    model: model_loader.Architecture
+    grid: h5_util.Grid
+    options: tuple
+    splits: tuple
+    data: dict
+    devices: list
+    threads: int
+    precision: str
+
+    def start(self, idx):
+        """(recipe of the directions, its files, network, metric, where they are from) of experiment `idx`."""
+        world, args = self.world, self.args
+        recipe = make_recipe(args, self.model, idx)
+        dir_file = args.dir_file or recipe.file_name()
+        surf_file = args.surf_file or net_plotter.surface_name(
+            dir_file, str(self.grid), self.options + self.measurement.options)
+        if not args.check:
+            world.on_root(check_places, dir_file, surf_file)
+        net_plotter.seed_everything(idx)
+        net = world.together(model_loader.load_net, self.model, recipe.model_file if args.model_file else "",
+                             args.trust_pickle)
+        # the draws of a network that tests something by chance must not reach the directions
+        with torch.random.fork_rng(devices=[]):
+            metric = world.together(check_fit, net, self.data, args, world.rank == 0)
+        made_from = world.on_root(describe, args, self.model, recipe, net)
+        return recipe, dir_file, surf_file, net, metric, made_from
+
+    def surface(self, idx):
+        """Compute what is missing of experiment `idx`; returns its surface file."""
+        world, args, measurement, grid = self.world, self.args, self.measurement, self.grid
+        recipe, dir_file, surf_file, net, metric, made_from = self.start(idx)
+        directions = world.on_root(setup_direction, args, self.model, dir_file, recipe, net, made_from)
         if world.rank == 0 and directions.y is not None:
             print(f"cosine similarity of the x and the y direction: {net_plotter.cosine(directions):.6f}")
 
         # the surface file, new or taken up again: only rank 0 has it
         provenance = made_from | {
             "directions": net_plotter.directions_hash(directions), "dir_type": args.dir_type, "loss": args.loss_name,
-            "precision": precision, "dataset": args.dataset,
+            "precision": self.precision, "dataset": args.dataset, "bn": args.bn,
         } | measurement.provenance
-        names = [name for split in splits for name in measurement.names[split]]
-        hashes = world.on_root(lambda: {f"{s}_data": dataloader.split_hash(data[s]) for s in splits})
-        store = world.only_root(SurfaceStore, surf_file, grid, names, dir_file, provenance | hashes)
+        names = {split: measurement.names(split, metric) for split in self.splits}
+        hashes = world.on_root(lambda: {f"{s}_data": dataloader.split_hash(data) for s, data in self.data.items()})
+        store = world.only_root(SurfaceStore, surf_file, grid, sum(names.values(), []), dir_file, provenance | hashes)
         try:
-            missing = world.bcast(store and {s: store.missing(measurement.names[s]).tolist() for s in splits})
+            missing = world.bcast(store and {split: store.missing(names[split]).tolist() for split in names})
             asked = world.bcast(store and [n for n in measurement.centre if n not in store.notes])
             if any(missing.values()) or asked:
-                planes, evaluator = world.together(set_up, measurement, net, directions, data, devices, args)
+                planes, evaluator = world.together(
+                    set_up, measurement, net, directions, self.data, self.devices, args, metric)
                 agree_on_batch_size(world, store, measurement, evaluator, args.batch_size)
                 if world.rank == 0:
-                    say(announcement(grid, missing, data, world, devices, threads, precision, evaluator, args.model))
+                    say(announcement(self, missing, evaluator))
                     if hint := world.thread_hint():
                         say(hint)
                 crunch(world, store, grid, missing, planes, evaluator)
@@ -205,13 +263,55 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         finally:
             if store:
                 store.close()
-
         if world.rank == 0:
             print(f"surface file: {surf_file}")
             for line in measurement.report(store.surface):
                 print(line)
-            for path in measurement.draw(surf_file, args) if args.plot or args.show else ():
-                print(f"figure: {path}")
+        return surf_file
+
+    def check(self):
+        """Print whether the plot that the flags ask for will be right: sanity.py."""
+        args = self.args
+        recipe, dir_file, _, net, metric, made_from = self.start(args.idx)
+        if self.world.rank == 0:
+            directions = setup_direction(args, self.model, dir_file, recipe, net, made_from, write=False)
+            planes, _ = set_up(self.measurement, net, directions, self.data, self.devices[:1], args, metric)
+
+            def build(data):
+                return evaluation.Evaluator([net], data, args.loss_name, args.batch_size or 128, args.precision, metric,
+                                            args.bn)
+
+            info = model_loader.read_checkpoint(recipe.model_file, args.trust_pickle).info if args.model_file else {}
+            sanity.print_report(sanity.Subject(
+                net, planes[0], build, self.data, self.grid, info, recipe, self.grid.size * args.repeats,
+                self.world.size, args.vmax or 10.0))
+        self.world.bcast()  # the others wait
+
+
+def draw(args, measurement, surf_files):
+    """Draw what --plot asks for, of one experiment or of its repeats, and say where."""
+    wanted = args.plot or args.show
+    if len(surf_files) > 1:
+        summary, lines = repeats.write(surf_files)
+        print("\n".join(lines))
+        written = draw_repeats(args, summary, surf_files[0]) if wanted else []
+    else:
+        written = measurement.draw(surf_files[0], args) if wanted else []
+    for path in written:
+        print(f"figure: {path}")
+
+
+def draw_repeats(args, summary, first):
+    """Median and band of 1-D repeats; median and interquartile range of 2-D ones."""
+    import plot_1D
+    import plot_2D
+
+    if args.y is None:
+        return plot_1D.plot_1d_loss_err_repeat(first, args.idx, args.idx + args.repeats - 1, loss_max=args.loss_max,
+                                               log=args.log, show=args.show)
+    name = "train_loss" if args.eval_set != "test" else "test_loss"
+    return (plot_2D.plot_2d_contour(summary, name, args.vmin, args.vmax, args.vlevel, args.show)
+            + plot_2D.plot_2d_contour(summary, f"{name}_iqr", show=args.show))
 
 
 def crunch(world, store, grid, missing, planes, evaluator):
@@ -281,29 +381,44 @@ def limits_of_path(args):
     return x, y, found
 
 
-def plan(args):
-    """(recipe of the directions, grid, options that the surface's name shows) from the flags; raises InputError."""
+def plan(args, model):
+    """(grid, options that the surface's name shows, splits to evaluate) from the flags; raises InputError."""
     grid = h5_util.Grid.parse("-1:1:51" if args.x is None else args.x, args.y)
     if args.split_idx >= args.data_split:
         raise InputError(f"expected --split_idx below --data_split {args.data_split}, got {args.split_idx}; "
                          "the parts are numbered from 0")
     if args.model_file3 and args.y is None:
         raise InputError("--model_file3 gives the y direction: give --y=min:max:count as well")
-    files = [os.path.join(args.model_folder, file) if file and args.model_folder else file
-             for file in (args.model_file, args.model_file2, args.model_file3)]
-    x = net_plotter.Axis(args.xnorm, args.xignore, files[1])
-    y = None if args.y is None else net_plotter.Axis(args.ynorm, args.yignore, files[2])
-    recipe = net_plotter.Recipe(files[0], x, y, args.dir_type, args.same_dir, args.idx)
-    dataset = os.path.splitext(os.path.basename(args.dataset))[0]
+    if args.bn == "recalibrate" and args.dir_type == "states":
+        raise InputError("expected --dir_type weights with --bn recalibrate, got states, which move the statistics "
+                         "themselves; leave one out")
+    if args.repeats > 1 and (args.dir_file or args.surf_file):
+        raise InputError("expected --repeats without --dir_file and --surf_file: every repeat has its own files; "
+                         "leave them out")
+    make_recipe(args, model, args.idx)
+    evaluation.loss_function(args.loss_name)
     options = (
         ("rawdata", args.raw_data),
         ("datasplit", f"{args.data_split}_splitidx={args.split_idx}" if args.data_split > 1 else ""),
-        ("dataset", dataset if args.dataset != "cifar10" else ""),
+        ("dataset", dataloader.label(args.dataset) if args.dataset != "cifar10" else ""),
         *((flag, os.path.basename(getattr(args, flag))) for flag in ("trainloader", "testloader")),
-        ("loss", args.loss_name if args.loss_name != "crossentropy" else ""),
+        ("loss", user_code.label(args.loss_name) if user_code.is_reference(args.loss_name) else
+         args.loss_name if args.loss_name != "crossentropy" else ""),
+        ("bn", args.bn if args.bn != "frozen" else ""),
         ("precision", args.precision),
     )
-    return recipe, grid, options
+    return grid, options, ("train", "test") if args.eval_set == "both" else (args.eval_set,)
+
+
+def make_recipe(args, model, idx):
+    """How the directions of experiment `idx` are made; raises InputError."""
+    files = [os.path.join(args.model_folder, file) if file and args.model_folder else file
+             for file in (args.model_file, args.model_file2, args.model_file3)]
+    if not files[0] and model.own:  # the network comes with its weights
+        files[0] = os.path.join(args.model_folder, user_code.label(model.name))
+    x = net_plotter.Axis(args.xnorm, args.xignore, files[1])
+    y = None if args.y is None else net_plotter.Axis(args.ynorm, args.yignore, files[2])
+    return net_plotter.Recipe(files[0], x, y, args.dir_type, args.same_dir, idx, args.params, args.freeze)
 
 
 def check_places(*paths):
@@ -313,6 +428,12 @@ def check_places(*paths):
         if not os.path.isdir(folder):
             raise InputError(f"expected a folder {folder} for {os.path.basename(path)}, found none; "
                              "check --model_file, or create it")
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # a name that is too long, a link that leads to itself
+            raise InputError(f"can't use {path} ({error.strerror}); choose another name") from None
         if os.path.isdir(path):
             raise InputError(f"expected a file at {path}, found a folder; choose another name")
         if not os.path.exists(path) and not os.access(folder, os.W_OK):
@@ -320,40 +441,70 @@ def check_places(*paths):
                              "another place with --dir_file and --surf_file")
 
 
-def load_data(args, splits, quiet):
-    """{split: Split} of what is evaluated."""
+def load_data(args, splits, world):
+    """{split: Split or Batches} of what is evaluated."""
     data = dataloader.load_dataset(
         args.dataset, args.datapath, raw_data=args.raw_data, data_split=args.data_split, split_idx=args.split_idx,
         splits=splits, trainloader=args.trainloader, testloader=args.testloader, trust_pickle=args.trust_pickle,
-        quiet=quiet)
+        quiet=world.rank > 0, batch_size=args.batch_size or 128, threads=args.threads, memory=world.share_memory())
     return {split: getattr(data, split) for split in splits}
 
 
-def check_fit(net, data):
-    """Raises InputError unless the network takes the inputs and has an output for every label."""
+def check_fit(net, data, args, tell=True):
+    """The metric to evaluate; raises InputError unless network, data and loss fit, and repeat themselves."""
+    metric = ""
+    loss = evaluation.loss_function(args.loss_name)
+    own = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
     for name, split in data.items():
-        shape = tuple(split.inputs.shape[1:])
-        own = next(net.parameters()).dtype
+        inputs, targets = next(iter(split.batches(8)))
+        inputs = each(inputs, lambda t: t[:8].to(own if t.is_floating_point() else t.dtype))
+        targets = targets[:8]
         try:
             with torch.no_grad():
-                classes = net(split.inputs[:2].to(own)).shape[-1]
-        except RuntimeError as error:
+                output = apply(net, inputs)
+        except Exception as error:  # a network of the user's may raise anything
+            shape = tuple(inputs.shape[1:]) if isinstance(inputs, torch.Tensor) else shapes(inputs)
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"expected a network for inputs of shape {shape} ({name} set), but it fails on them "
-                             f"({str(error).splitlines()[0]}); check --model and --dataset") from None
-        largest = int(split.targets.max())
-        if largest >= classes:
-            raise InputError(f"expected labels below {classes}, the number of outputs of the network, got {largest} "
-                             f"in the {name} set; check --dataset and --model_file")
+                             f"({reason}); check --model and --dataset") from None
+        check_labels(output, split, name, args.loss_name)
+        evaluation.check_repeatable(net, inputs, output, tell)
+        try:
+            loss(output, targets)
+        except (RuntimeError, IndexError, TypeError, AttributeError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"expected outputs and targets for --loss_name {args.loss_name}, but it fails on them "
+                             f"({reason}); check --loss_name (torch.nn:MSELoss for numbers)") from None
+        metric = metric or evaluation.choose_metric(args.metric, output, targets)
+        if function := evaluation.metric_function(metric):
+            function(output, targets)
+    return metric
 
 
-def describe(args, recipe):
+def check_labels(output, split, name, loss_name):
+    """Raises InputError where a label is beyond the network's outputs."""
+    if loss_name not in evaluation.LOSSES:
+        return
+    logits = evaluation.logits_of(output)
+    if isinstance(split, Batches) or split.targets.dim() != 1 or logits.dim() != 2 or split.targets.is_floating_point():
+        return
+    largest, classes = int(split.targets.max()), logits.shape[1]
+    if largest >= classes:
+        raise InputError(f"expected labels below {classes}, the number of outputs of the network, got {largest} "
+                         f"in the {name} set; check --dataset and --model_file")
+
+
+def describe(args, model, recipe, net):
     """Where directions and surface come from: part of the provenance of both files."""
-    files = {"checkpoint": recipe.model_file, "checkpoint2": recipe.x.model_file,
+    files = {"checkpoint": recipe.model_file if args.model_file else "", "checkpoint2": recipe.x.model_file,
              "checkpoint3": recipe.y.model_file if recipe.y else ""}
-    return {key: model_loader.checkpoint_hash(file) for key, file in files.items() if file} | {
-        "model": args.model,
+    own_weights = {} if args.model_file else {"checkpoint": model_loader.weights_hash(net)}
+    code = {"model_code": user_code.source_hash(args.model), "loss_code": user_code.source_hash(args.loss_name)}
+    moved = {"params": recipe.params, "freeze": recipe.freeze}
+    return own_weights | {key: model_loader.checkpoint_hash(file) for key, file in files.items() if file} | {
+        "model": str(model),
         "model_file": recipe.model_file,
-    } | circumstances()
+    } | {key: value for key, value in (code | moved).items() if value} | circumstances()
 
 
 def circumstances():
@@ -367,7 +518,7 @@ def circumstances():
     }
 
 
-def setup_direction(args, dir_file, recipe, net, made_from):
+def setup_direction(args, model, dir_file, recipe, net, made_from, write=True):
     """The directions at `dir_file`, read or made."""
     random_axes = [axis for axis in (recipe.x, recipe.y) if axis and not axis.model_file]
     if not args.dir_file and any(axis.norm == "" for axis in random_axes):
@@ -375,7 +526,7 @@ def setup_direction(args, dir_file, recipe, net, made_from):
             "the network: the scale of the weights decides the picture (Li et al. 2018, section 4)")
 
     def load_other(model_file):
-        other = model_loader.load_net(args.model, model_file, args.trust_pickle)
+        other = model_loader.load_net(model, model_file, args.trust_pickle)
         shapes = [[tuple(t.shape) for t in net_plotter.tensors_of(n, "states")] for n in (net, other)]
         if shapes[0] != shapes[1]:
             raise InputError(f"expected {model_file} to have the tensors of {recipe.model_file}; check --model_file2")
@@ -383,15 +534,17 @@ def setup_direction(args, dir_file, recipe, net, made_from):
 
     # a file that the user names may come from elsewhere (a PCA, another network's plane): only its shapes must fit
     checked = {} if args.dir_file else made_from | {"dir_type": recipe.dir_type}
-    return net_plotter.setup_direction(dir_file, recipe, net, load_other, checked or made_from, check=bool(checked))
+    return net_plotter.setup_direction(dir_file, recipe, net, load_other, checked or made_from, check=bool(checked),
+                                       write=write)
 
 
-def set_up(measurement, net, directions, data, devices, args):
+def set_up(measurement, net, directions, data, devices, args, metric="accuracy"):
     """(planes, evaluator): one copy of the network per device, ready to be moved and measured."""
     nets = [net if i == 0 else copy.deepcopy(net) for i in range(len(devices))]
     nets = [n.to(device, memory_format=torch.channels_last) for n, device in zip(nets, devices, strict=True)]
     planes = [net_plotter.Plane(n, directions, args.dir_type) for n in nets]
-    return planes, measurement.build(nets, data, args.loss_name, args.batch_size or 128, args.precision)
+    return planes, measurement.build(nets, data, args.loss_name, args.batch_size or 128, args.precision, metric=metric,
+                                     bn=getattr(args, "bn", "frozen"))
 
 
 def agree_on_batch_size(world, store, measurement, evaluator, asked):
@@ -404,16 +557,19 @@ def agree_on_batch_size(world, store, measurement, evaluator, asked):
         store.surface.provenance[key] = evaluator.batch_size
 
 
-def announcement(grid, missing, data, world, devices, threads, precision, evaluator, model):
+def announcement(run, missing, evaluator):
     """One line: how much work there is, and who does it."""
+    grid, world, devices, threads = run.grid, run.world, run.devices, run.threads
     todo = len(set().union(*missing.values()))
     resumed = f" ({grid.size - todo} done before)" if todo < grid.size else ""
-    images = " + ".join(f"{len(split.targets)} {name}" for name, split in data.items())
+    data = {name: split for name, split in run.data.items() if name in missing}
+    images = all(torch.is_tensor(getattr(s, "inputs", None)) and s.inputs.dim() == 4 for s in data.values())
+    samples = " + ".join(f"{len(split)} {name}" for name, split in data.items())
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     where = f"{len(devices)} x " if len(devices) > 1 else ""
     cpu = f", {threads} thread{'s' * (threads > 1)} each" if devices[0].type == "cpu" else ""
-    return (f"{todo} points{resumed} x {images} images, {model} on {ranks} ({where}{devices[0].type}{cpu}), "
-            f"{precision}, batch {evaluator.batch_size}, {evaluator.note}")
+    return (f"{todo} points{resumed} x {samples} {'images' if images else 'samples'}, {run.model.name} on {ranks} "
+            f"({where}{devices[0].type}{cpu}), {run.precision}, batch {evaluator.batch_size}, {evaluator.note}")
 
 
 class Progress:

@@ -51,7 +51,9 @@ LOOK = {  # what is drawn against the epoch
 def make_parser():
     p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     g = p.add_argument_group("checkpoints")
-    g.add_argument("--model", default="resnet56", help="model name (resnet56)")
+    g.add_argument("--model", default="resnet56",
+                   help="model name, FILE.py:function or package.module:function (resnet56)")
+    g.add_argument("--model_kwargs", default="", metavar="JSON", help="keyword arguments of that function")
     g.add_argument("--model_folder", nargs="+", default=[], metavar="DIR", help="folder of a run, or of several")
     g.add_argument("--prefix", default="model_", help="of the checkpoints' names, before the epoch (model_)")
     g.add_argument("--suffix", default=".t7", help="after the epoch (.t7)")
@@ -68,13 +70,14 @@ def make_parser():
     g.add_argument("--dir_file", default="", metavar="FILE", help="project on these directions instead of a PCA")
     g = p.add_argument_group("true loss beside the plane's")
     g.add_argument("--eval", action="store_true", help="evaluate every checkpoint, and the plane at its shadow")
-    g.add_argument("--dataset", default="cifar10", help=f"{', '.join(dataloader.DATASETS)} or FILE.npz (cifar10)")
+    g.add_argument("--dataset", default="cifar10", help=f"{dataloader.FORMS} (cifar10)")
     g.add_argument("--datapath", default="cifar10/data", metavar="DIR", help="folder of the data (cifar10/data)")
     g.add_argument("--raw_data", action="store_true", help="no normalization of the images")
     g.add_argument("--data_split", type=positive_int, default=1, metavar="K", help="use 1/K of the training data (1)")
     g.add_argument("--split_idx", type=natural_int, default=0, metavar="I", help="which of the K parts, 0 to K-1 (0)")
     g.add_argument("--trainloader", default="", metavar="FILE", help="saved training tensors to use instead")
-    g.add_argument("--loss_name", "-l", default="crossentropy", choices=list(evaluation.LOSSES), help="(crossentropy)")
+    g.add_argument("--loss_name", "-l", default="crossentropy",
+                   help=f"{', '.join(evaluation.LOSSES)}, torch.nn:Name or FILE.py:function (crossentropy)")
     g.add_argument("--batch_size", type=positive_int, default=128, help="minibatch size (128)")
     g.add_argument("--precision", default="", choices=[""] + [n for n in evaluation.PRECISIONS if n],
                    help="fp32, tf32 or bf16 (default: what torch does on the device)")
@@ -102,15 +105,18 @@ def main(argv=None):
     split, device = load_data(args) if args.eval else (None, None)
 
     # everything is computed before the first file is written
-    path = projection.open_path(runs, args.model, args.dir_type, args.trust_pickle)
+    model = model_loader.Architecture.parse(args.model, args.model_kwargs)
+    path = projection.open_path(runs, model, args.dir_type, args.trust_pickle)
     if args.eval:
-        plot_surface.check_fit(model_loader.load_net(args.model, path.files[path.origin], args.trust_pickle),
-                               {"train": split})
+        evaluation.loss_function(args.loss_name)
+        args.metric = ""
+        metric = plot_surface.check_fit(
+            model_loader.load_net(model, path.files[path.origin], args.trust_pickle), {"train": split}, args)
     new = not os.path.exists(dir_file)
     directions = projection.pca(path, args.ignore) if new else read_plane(dir_file, path, chosen=bool(args.dir_file))
     made_from = {
         "checkpoint": bytes(path.hashes[path.origin]).hex(), "model_file": path.files[path.origin],
-        "model": args.model, "dir_type": args.dir_type,
+        "model": str(model), "dir_type": args.dir_type,
     } | plot_surface.circumstances()
     plane = made_from | {"directions": net_plotter.directions_hash(directions)}
     if args.surf_file:
@@ -133,7 +139,7 @@ def main(argv=None):
     for label, file, table in zip(labels, proj_files, tables, strict=True):
         print(f"projection: {file}\n  {distances_in_words(label, table)}")
     if args.eval:
-        evaluate(args, path, directions, tables, measured, split, device, write)
+        evaluate(args, model, metric, path, directions, tables, measured, split, device, write)
     for label, table in zip(labels, tables, strict=True):
         for line in losses_in_words(label, table):
             print(f"  {line}")
@@ -309,8 +315,10 @@ def load_data(args):
     return data.train, device
 
 
-def evaluate(args, path, directions, tables, measured, split, device, write):
+def evaluate(args, model, metric, path, directions, tables, measured, split, device, write):
     """Fill true_loss, true_acc (of every checkpoint) and plane_loss, plane_acc (at its shadow) into the tables.
+
+    The accuracies stay NaN where the targets are no classes.
 
     Both come from one network, one evaluator and one data set. On the plane, tensors that the directions do not move
     (the running statistics, for weights) are those of the origin, as on a surface. write(i) is called after every
@@ -328,8 +336,9 @@ def evaluate(args, path, directions, tables, measured, split, device, write):
     todo = [(run, i) for run, table in enumerate(tables) for i in np.flatnonzero(~table["evaluated"])]
     if not todo:
         return
-    net = model_loader.load_net(args.model, path.files[path.origin], args.trust_pickle)
-    planes, evaluator = plot_surface.set_up(plot_surface.LOSS, net, directions, {"train": split}, [device], args)
+    net = model_loader.load_net(model, path.files[path.origin], args.trust_pickle)
+    planes, evaluator = plot_surface.set_up(
+        plot_surface.LOSS, net, directions, {"train": split}, [device], args, metric)
     origin = path.read(path.origin)
     starts = np.searchsorted(path.runs, range(len(tables)))
     progress = plot_surface.Progress(len(todo))
@@ -341,7 +350,7 @@ def evaluate(args, path, directions, tables, measured, split, device, write):
         shadow = evaluator(["train"])
         for kind, found in (("true", true), ("plane", shadow)):
             for what in ("loss", "acc"):
-                tables[run][f"{kind}_{what}"][i] = found[f"train_{what}"]
+                tables[run][f"{kind}_{what}"][i] = found.get(f"train_{what}", np.nan)
         tables[run]["evaluated"][i] = True
         write(run)
         progress.step()

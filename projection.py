@@ -24,7 +24,6 @@ from tqdm import tqdm
 import h5_util
 import model_loader
 import net_plotter
-from cifar10.model_loader import check_fit, outline
 from errors import InputError
 
 AT_ONCE = 192 * 2**20  # float32 values of all checkpoints together that are held at a time (768 MB)
@@ -117,15 +116,14 @@ def open_path(runs, model, dir_type="weights", trust_pickle=False):
     files = tuple(file for run in runs for file in run.files)
     read = partial(model_loader.read_checkpoint, trust_pickle=trust_pickle, mmap=True)
     origin = len(runs[0].files) - 1
+    model = model_loader.architecture(model)
     state = read(files[origin]).state_dict
-    expected = outline(model, state)
-    check_fit(expected, state, files[origin], model)
-    with torch.device("meta"):
-        net = model_loader.build(model, num_classes=next(reversed(expected.values())).shape[0])
+    net = model.blueprint(state)
+    expected = net.state_dict()
     hashes = []
     for file in _progress(files, "checkpoints"):
         state = read(file).state_dict
-        check_fit(expected, state, file, model)
+        model.check_fit(net, state, file)
         for name, value in state.items():
             if value.is_floating_point() != expected[name].is_floating_point():
                 raise InputError(f"expected {name} in {file} as {expected[name].dtype}, got {value.dtype}; "

@@ -145,7 +145,12 @@ MATTERS = {
     "checkpoint3": "contents of --model_file3",
     "directions": "contents of the direction file",
     "dir_type": "--dir_type",
+    "params": "--params",
+    "freeze": "--freeze",
     "loss": "--loss_name",
+    "model_code": "the code of --model",
+    "loss_code": "the code of --loss_name",
+    "bn": "--bn",
     "train_data": "training data",
     "test_data": "test data",
     "precision": "--precision",
@@ -174,7 +179,7 @@ def _short(value):
 
 def lock_path(target):
     """The lock file of `target`: a short name, because the surface's own may be as long as the file system allows."""
-    folder, base = os.path.split(os.path.abspath(target))
+    folder, base = os.path.split(os.path.realpath(target))
     return os.path.join(folder, f".{hashlib.sha256(os.fsencode(base)).hexdigest()[:16]}.lock")
 
 
@@ -188,7 +193,7 @@ class Lock:
 
     def __init__(self, target):
         self.path = lock_path(target)
-        folder, base = os.path.dirname(self.path), os.path.basename(os.path.abspath(target))
+        folder, base = os.path.dirname(self.path), os.path.basename(os.path.realpath(target))
         self._mine = {
             "host": socket.gethostname(), "pid": os.getpid(), "process": _birth(os.getpid()),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"), "file": base,

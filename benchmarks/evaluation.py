@@ -85,7 +85,7 @@ def this_program(net, split, directions, precision, device):
     plane = net_plotter.Plane(net, directions)
     evaluator = evaluation.Evaluator([net], {"train": split}, batch_size=None, precision=precision)
     shard = evaluator._shards[0]
-    inputs = shard.splits["train"][0]
+    inputs = shard.splits["train"].inputs
 
     def point():
         plane.place(*POINT)

@@ -1,8 +1,8 @@
 """plot_surface.py with a slow evaluation that can die: python tests/dying.py MODE RANK SECONDS FOLDER -- FLAGS
 
 At its third point, rank RANK does what MODE says ("none": nothing). A point takes SECONDS more than usual. The surface
-is saved every 20 ms. In FOLDER: every rank leaves its pid in pid.RANK at its start, and makes ready.RANK when it
-measures its first point; saved holds a line for each save that was reported, with the points of the file.
+is saved every 20 ms. In FOLDER: every rank leaves its pid in pid.RANK at its start, and makes ready.RANK and
+host.RANK when it measures its first point; saved holds a line for each save that was reported: the points of the file.
 """
 
 # ruff: noqa: E402
@@ -17,6 +17,7 @@ if __name__ == "__main__":
 import dataclasses
 import json
 import signal
+import socket
 import time
 
 import numpy as np
@@ -53,6 +54,7 @@ class Dying(evaluation.Evaluator):
     def __call__(self, names, idle=lambda: None):
         mode, rank, seconds, folder = sys.argv[1:5]
         if not self.points:
+            pathlib.Path(folder, f"host.{OWN}").write_text(socket.gethostname())
             pathlib.Path(folder, f"ready.{OWN}").touch()
         self.points += 1
         if self.points == 3 and OWN == int(rank):

@@ -184,7 +184,8 @@ def test_several_devices_share_the_data():
 
 def test_data_that_do_not_fit_are_streamed_with_the_same_result():
     net = with_random_statistics("resnet20")
-    shards = [evaluation._Shard(net, {"train": SMALL}, evaluation.crossentropy, "", where) for where in (True, False)]
+    shards = [evaluation._Shard(net, {"train": SMALL}, evaluation.crossentropy, None, "", where)
+              for where in (True, False)]
     with torch.no_grad():
         kept, streamed = (shard.launch("train", 5, lambda: None).tolist() for shard in shards)
     assert kept == streamed and evaluation.fits(1 << 60, torch.device("cpu"))

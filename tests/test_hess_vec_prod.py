@@ -255,7 +255,7 @@ def test_float32_is_enough_for_the_tolerance():
 
 @pytest.mark.parametrize("arguments, words", [
     (dict(precision="bf16"), "expected --precision fp32 or tf32"),
-    (dict(params="bias"), "expected --params weights or all"),
+    (dict(params="bais"), "expected a network with parameters for --params bais"),
 ])
 def test_what_can_not_be_measured_is_refused(arguments, words):
     with pytest.raises(InputError, match=words):

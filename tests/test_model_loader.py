@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cifar10.model_loader import outline
+from cifar10.model_loader import build, outline
 from cifar10.models import MODELS
 from errors import InputError
-from model_loader import build, checkpoint_hash, load_net, read_checkpoint
+from model_loader import checkpoint_hash, load_net, read_checkpoint
 from tests.conftest import GOLDEN
 
 ZOO = json.loads((GOLDEN / "model_zoo.json").read_text())

@@ -70,9 +70,9 @@ def test_every_model_can_be_traced_and_takes_images_from_8x8_up(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_traced_and_channels_last_networks_give_the_same_logits(name):
-    net = randomize(MODELS[name]())
+    net = randomize(MODELS[name]()).double()  # in float32 the deep ones without shortcuts differ by 1e-4 on some CPUs
     for size in ((8, 8), (28, 20)):
-        x = torch.randn(2, 3, *size)
+        x = torch.randn(2, 3, *size).double()
         with torch.no_grad():
             logits = net(x)
             torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), logits, rtol=0, atol=0)
@@ -80,7 +80,7 @@ def test_traced_and_channels_last_networks_give_the_same_logits(name):
             last = net(x.to(memory_format=torch.channels_last))
             net.to(memory_format=torch.contiguous_format)
         scale = float(logits.abs().max())
-        torch.testing.assert_close(last / scale, logits / scale, rtol=0, atol=1e-4)
+        torch.testing.assert_close(last / scale, logits / scale, rtol=0, atol=1e-10)
         assert float((logits[0] - logits[1]).abs().max()) > 1e-3 * scale  # the image decides
 
 

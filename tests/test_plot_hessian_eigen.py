@@ -256,7 +256,7 @@ def test_trace_and_largest_eigenvalues_are_those_of_the_minimum_printed_and_kept
     (["--eval_set", "test"], "expected --eval_set train"),
     (["--eval_set", "both"], "expected --eval_set train"),
     (["--precision", "bf16"], "expected --precision fp32 or tf32"),
-    (["--params", "bias"], "invalid choice: 'bias'"),
+    (["--params", "bais"], "leave none"),
     (["--tol", "0"], "expected a number above 0"),
     (["--tol", "nan"], "expected a number above 0"),
     (["--trace", "1"], "expected at least 2 samples"),
