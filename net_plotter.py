@@ -73,10 +73,18 @@ def names_of(net, dir_type):
 def moving(net, dir_type, params="", freeze=""):
     """[bool] for the tensors of `tensors_of`: which move when only those of `params`, and none of `freeze`, may.
 
-    Both are regular expressions that the names are searched for. Raises InputError where none is left.
+    Both are regular expressions that the names are searched for; a tied weight has several. Raises InputError where
+    none is left.
     """
-    names = names_of(net, dir_type)
-    chosen = [(not params or re.search(params, n) is not None) and not (freeze and re.search(freeze, n)) for n in names]
+    names, also = names_of(net, dir_type), {}
+    for name, tensor in net.named_parameters(remove_duplicate=False):
+        also.setdefault(id(tensor), []).append(name)
+
+    def found(pattern, name, tensor):
+        return any(re.search(pattern, known) for known in [name, *also.get(id(tensor), [])])
+
+    chosen = [(not params or found(params, *pair)) and not (freeze and found(freeze, *pair))
+              for pair in zip(names, tensors_of(net, dir_type), strict=True)]
     if not any(chosen):
         some = ", ".join(names[:3] + ["..."] * (len(names) > 4) + names[3:][-1:])
         raise InputError(f"expected --params and --freeze to leave some of the {len(names)} tensors of the network, "
@@ -223,6 +231,9 @@ def restrict(directions, net, recipe):
     chosen = moving(net, recipe.dir_type, recipe.params, recipe.freeze)
     axes = [axis and [a if move else np.zeros_like(a) for a, move in zip(axis, chosen, strict=True)]
             for axis in (directions.x, directions.y)]
+    if any(axis and not any(a.any() for a in axis) for axis in axes):
+        raise InputError(f"expected --params {recipe.params!r} --freeze {recipe.freeze!r} to leave a direction that is "
+                         "not zero; biases and batch norm alone do not move with --xignore biasbn")
     return replace(directions, x=axes[0], y=axes[1])
 
 

@@ -115,11 +115,13 @@ def as_split(found, what, part="train", data_split=1, split_idx=0, batch_size=12
     collate = default_collate
     if isinstance(found, DataLoader) and not isinstance(found.dataset, IterableDataset):
         collate, found = found.collate_fn or default_collate, found.dataset  # in order, whatever its sampler
-    if hasattr(found, "__getitem__") and hasattr(found, "__len__") and not isinstance(found, list | Mapping):
-        return _from_examples(found, what, parts, split_idx, collate, batch_size, threads, memory)
-    if not isinstance(found, Iterable) or isinstance(found, Iterator | str | Mapping | torch.Tensor):
+    examples = hasattr(found, "__getitem__") and hasattr(found, "__len__") and not isinstance(found, list)
+    refused = Iterator | str | bytes | Mapping | torch.Tensor | np.ndarray
+    if isinstance(found, refused) or not (examples or isinstance(found, Iterable)):
         once = "an iterator, which is spent after one pass" if isinstance(found, Iterator) else type(found).__name__
         raise InputError(f"expected {FORMS} from {what}, got {once}; return one of these")
+    if examples:
+        return _from_examples(found, what, parts, split_idx, collate, batch_size, threads, memory)
     if parts > 1:
         raise InputError(f"expected a data set with __len__ and __getitem__ from {what} for --data_split, got batches; "
                          "leave --data_split out, or return a smaller set")
