@@ -145,12 +145,39 @@ def percent(share):
 
 
 def plain_name(name):
-    """'train_loss' -> 'train loss', 'train_acc' -> 'train accuracy (%)', 'max_eig' -> 'largest eigenvalue'."""
+    """'train_loss' -> 'train loss', 'train_acc' -> 'train accuracy (%)', 'max_eig' -> 'largest eigenvalue'.
+
+    Of repeats (repeats.py): 'train_acc_low' -> 'train accuracy, lower quartile (%)'. Another metric has no unit: a
+    user's 'train_top5_acc' is a mean, not a percentage.
+    """
     known = {"max_eig": "largest eigenvalue", "min_eig": "smallest eigenvalue",
              "eig_ratio": "eigenvalues of the Hessian"}
-    ending = {"acc": "accuracy (%)", "err": "error (%)"}
-    head, _, tail = name.rpartition("_")
-    return known.get(name) or " ".join(filter(None, (head.replace("_", " "), ending.get(tail, tail))))
+    known |= {f"{split}_{end}": f"{split} {word}" for split in ("train", "test") for end, word in PERCENT.items()}
+    base, statistic = of_repeats(name)
+    words = known.get(base, base.replace("_", " ")) + (f", {STATISTICS[statistic]}" if statistic else "")
+    return words + (" (%)" if in_percent(name) else "")
+
+
+PERCENT = {"acc": "accuracy", "err": "error"}
+STATISTICS = {"low": "lower quartile", "high": "upper quartile", "iqr": "interquartile range"}
+
+
+def of_repeats(name):
+    """('train_loss', 'iqr') of 'train_loss_iqr', a statistic that repeats.py writes; ('train_loss', '') of a value."""
+    base, _, end = name.rpartition("_")
+    return (base, end) if end in STATISTICS and "_" in base else (name, "")
+
+
+def in_percent(name):
+    """Whether the values of that name are percentages: accuracies, errors, and their statistics over repeats."""
+    split, _, end = of_repeats(name)[0].partition("_")
+    return split in ("train", "test") and end in PERCENT
+
+
+def is_loss(name):
+    """Whether the values of that name are losses, on the scale of losses; the spread of losses is not."""
+    base, statistic = of_repeats(name)
+    return base.endswith("_loss") and statistic != "iqr"
 
 
 def number(value):

@@ -26,6 +26,7 @@ every basin and have no curvature; the output counts them.
 import argparse
 import json
 import math
+import re
 import sys
 from functools import partial
 from itertools import product
@@ -53,9 +54,10 @@ def measures(surface, name="train_loss", taus=TAUS, epsilon=EPSILON):
     Raises InputError for an unknown name, an accuracy, a grid that is uneven, too small or without 0 in its range,
     and a centre that is not computed or not finite.
     """
-    if name.endswith("_acc"):
-        raise InputError(f"expected a loss or an error, whose minima have a width; got {name!r}; "
-                         f"take {name.replace('_acc', '_err')}")
+    accuracy = re.fullmatch(r"(.+)_acc(_low|_high|_iqr)?", name)
+    if accuracy:
+        raise InputError(f"expected a loss or an error, whose minima have a width; got {name!r}; take "
+                         f"{accuracy[1]}_{'err' if accuracy[1] in ('train', 'test') else 'loss'}")
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise InputError(f"expected a radius epsilon > 0, got {epsilon}; for example 0.2")
     for tau in taus:
@@ -359,7 +361,8 @@ def _plain(value):
 def main(argv=None):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("surf_files", nargs="+", metavar="S.h5", help="surface files, 1-D or 2-D")
-    parser.add_argument("--surf_name", default="train_loss", help="which values: train_loss, test_loss, train_err, ...")
+    parser.add_argument("--surf_name", default="", help="which values: train_loss, test_loss, train_err, ... (default: "
+                                                        "train_loss, or what each file has)")
     parser.add_argument("--tau", type=float, nargs="+", default=list(TAUS), help="basin thresholds above the centre")
     parser.add_argument("--epsilon", type=float, default=EPSILON, help="radius of the sharpness box")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
@@ -368,7 +371,8 @@ def main(argv=None):
     results = {}
     for path in args.surf_files:
         try:
-            results[path] = measures(read_surface(path), args.surf_name, args.tau, args.epsilon)
+            surface = read_surface(path)
+            results[path] = measures(surface, args.surf_name or surface.main_name, args.tau, args.epsilon)
         except InputError as error:
             raise InputError(str(error) if path in str(error) else f"{path}: {error}") from None
     if args.json:

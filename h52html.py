@@ -20,7 +20,7 @@ import re
 import numpy as np
 
 from errors import InputError, Parser, run
-from h5_util import read_projection, read_surface, write_file
+from h5_util import ERRORS, read_projection, read_surface, write_file
 
 MAX_VALUES = 4_000_000  # float32 values in one page: about 21 MB as base64; a browser struggles beyond
 
@@ -76,7 +76,7 @@ def page(panels, name="train_loss"):
     except ImportError as error:
         raise InputError(f"this needs Plotly, which can't be imported ({error}); pip install plotly") from None
     names = sorted({key for found in panels for key in found["values"]})
-    names += [key.replace("_acc", "_err") for key in names if key.endswith("_acc")]
+    names += [error for error, accuracy in ERRORS.items() if accuracy in names and error not in names]
     if name not in names:
         raise InputError(f"expected one of {', '.join(names)} as the name of a surface, got {name!r}")
     parts = {
@@ -153,23 +153,37 @@ function unpack(text) {
   for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
   return new Float32Array(bytes.buffer);
 }
+const ACCURACY = /^(train|test)_acc$/, PERCENT = /^(train|test)_(acc|err)(_low|_high|_iqr)?$/;
 for (const panel of data.panels) {
-  for (const name in panel.values) {
+  for (const name of Object.keys(panel.values)) {
     const values = panel.values[name] = unpack(panel.values[name]);  // (ny, nx), row = y
-    if (name.endsWith("_acc")) panel.values[name.replace(/_acc$/, "_err")] = values.map(v => 100 - v);
+    const error = ACCURACY.test(name) && name.replace("_acc", "_err");
+    if (error && !(error in panel.values)) panel.values[error] = values.map(v => 100 - v);
   }
   if (panel.walk) for (const axis of ["x", "y"]) panel.walk[axis] = unpack(panel.walk[axis]);
 }
 
 /* What can be shown: train_loss and test_loss are the quantity "loss" of two data sets; other names stand alone. */
-const TITLES = {loss: "loss", acc: "accuracy", err: "error"};
+const TITLES = {loss: "loss", acc: "accuracy", err: "error", max_eig: "largest eigenvalue",
+                min_eig: "smallest eigenvalue"};
+const STATISTICS = {low: "lower quartile", high: "upper quartile", iqr: "interquartile range"};  // of repeats
+const ofRepeats = quantity => (/^(.+)_(low|high|iqr)$/.exec(quantity) ?? [null, quantity, ""]).slice(1);
+const words = quantity => {
+  const [base, statistic] = ofRepeats(quantity);
+  const text = TITLES[base] ?? base.replaceAll("_", " ");
+  return statistic ? `${text}, ${STATISTICS[statistic]}` : text;
+};
 const quantities = new Map();  // quantity -> Map(data set -> name)
 for (const panel of data.panels) for (const name of Object.keys(panel.values)) {
   const match = /^(train|test)_(.+)$/.exec(name), quantity = match ? match[2] : name;
   if (!quantities.has(quantity)) quantities.set(quantity, new Map());
   quantities.get(quantity).set(match ? match[1] : "", name);
 }
-const order = ["loss", "acc", "err"], rank = name => (order.indexOf(name) + order.length + 1) % (order.length + 1);
+const order = ["loss", "acc", "err"];
+const rank = quantity => {  // loss, accuracy, error, other values; then the same of their statistics
+  const [base, statistic] = ofRepeats(quantity), last = order.length + 1;
+  return (order.indexOf(base) + last) % last + (statistic ? last : 0);
+};
 const shown = /^(?:(train|test)_)?(.+)$/.exec(data.name);
 const state = {quantity: shown[2], split: shown[1] || "", log: false, clip: 1, floor: true, step: 0};
 
@@ -179,9 +193,9 @@ const currentName = () => {
 };
 const title = () => {
   const name = currentName(), match = /^(train|test)_(.+)$/.exec(name);
-  return match ? match[1] + " " + (TITLES[match[2]] ?? match[2]) : name;
+  return match ? match[1] + " " + words(match[2]) : words(name);
 };
-const unit = () => /_(acc|err)$/.test(currentName()) ? " %" : "";
+const unit = () => PERCENT.test(currentName()) ? " %" : "";
 const number = v =>
   v !== 0 && (Math.abs(v) >= 1e5 || Math.abs(v) < 1e-3) ? v.toExponential(2) : String(+v.toPrecision(4));
 /* Plotly reads a few HTML tags in its texts: a name from a file must not become one. */
@@ -413,7 +427,7 @@ function buttons(id, choices, chosen, choose) {
 
 function controls(v) {
   const all = [...quantities.keys()].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
-  buttons("quantity", all.map(q => [q, TITLES[q] ?? q]), state.quantity, q => { state.quantity = q; chooseScale(); });
+  buttons("quantity", all.map(q => [q, words(q)]), state.quantity, q => { state.quantity = q; chooseScale(); });
   const sets = [...quantities.get(state.quantity).keys()].sort().reverse();  // train, test
   const set = sets.includes(state.split) ? state.split : sets[0];
   buttons("split", sets.map(s => [s, s]), set, s => { state.split = s; });
@@ -502,7 +516,8 @@ draw().then(() => {
 def main(argv=None):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--surf_file", "-f", nargs="+", required=True, metavar="S.h5", help="2-D surface files")
-    parser.add_argument("--surf_name", default="train_loss", help="what the page shows first")
+    parser.add_argument("--surf_name", default="", help="what the page shows first (default: train_loss, or what the "
+                                                        "first file has)")
     parser.add_argument("--proj_file", nargs="+", default=[], metavar="P.h5",
                         help="projected trajectories, one per surface, in order; 'none' for a surface without one")
     parser.add_argument("--labels", nargs="+", default=[], help="titles of the surfaces (default: the file names)")
@@ -515,13 +530,13 @@ def main(argv=None):
             raise InputError(f"expected as many {flag} as surfaces ({n}), got {len(given)}")
     labels = args.labels or [os.path.basename(path) for path in args.surf_file]
     projections = [None if path == "none" else read_projection(path)[0] for path in args.proj_file] or [None] * n
-    panels = [panel(read_surface(path), label, path, projection)
-              for path, label, projection in zip(args.surf_file, labels, projections, strict=True)]
+    surfaces = [read_surface(path) for path in args.surf_file]
+    panels = [panel(*found) for found in zip(surfaces, labels, args.surf_file, projections, strict=True)]
     count = sum(len(found["x"]) * len(found["y"]) * len(found["values"]) for found in panels)
     if count > MAX_VALUES:
         raise InputError(f"expected at most {MAX_VALUES} values in one page, got {count}; give fewer surfaces")
     output = args.output or args.surf_file[0] + ".html"
-    write_file(output, page(panels, args.surf_name).encode("utf-8", "replace"))
+    write_file(output, page(panels, args.surf_name or surfaces[0].main_name).encode("utf-8", "replace"))
     print(output)
 
 

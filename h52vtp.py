@@ -488,7 +488,8 @@ def note(text):
 def main(argv=None):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--surf_file", "-f", required=True, help="a 2-D surface file")
-    parser.add_argument("--surf_name", default="train_loss", help="which values: train_loss, test_loss, train_err, ...")
+    parser.add_argument("--surf_name", default="", help="which values: train_loss, test_loss, train_err, ... (default: "
+                                                        "train_loss, or what the file has)")
     parser.add_argument("--zmax", type=float, default=-1, help="clip the heights here (-1: no)")
     parser.add_argument("--interp", type=int, default=-1, metavar="N", help="resample to N x N points (-1: no)")
     parser.add_argument("--log", action="store_true", help="heights are log(z + 0.1)")
@@ -521,8 +522,10 @@ def main(argv=None):
                 raise InputError("MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or take a .gif") from None
     if args.png or film or args.export:
         colours(args.cmap)  # a wrong name is found before the work, not after it
-    x, y, z = heights(read_surface(args.surf_file), args.surf_name, args.zmax, args.log, args.interp)
-    stem = (f"{args.surf_file}_{args.surf_name}"
+    surface = read_surface(args.surf_file)
+    name = args.surf_name or surface.main_name
+    x, y, z = heights(surface, name, args.zmax, args.log, args.interp)
+    stem = (f"{args.surf_file}_{name}"
             + option_suffix(("zmax", args.zmax if args.zmax != -1 else None), ("log", args.log)))
 
     # everything is made before anything is written: an error leaves no file behind

@@ -83,6 +83,9 @@ def limits(flag, text):
     return low, high, count
 
 
+ERRORS = {"train_err": "train_acc", "test_err": "test_acc"}  # what is 100 - accuracy
+
+
 @dataclass(frozen=True)
 class Surface:
     """Values on a grid. `values[name]` and `computed[name]` have the shape of the grid."""
@@ -103,14 +106,20 @@ class Surface:
             computed=self.computed | {name: np.zeros(shape, bool) for name in new},
         )
 
+    @property
+    def main_name(self):
+        """What to draw when nothing is asked for: train_loss, another loss, max_eig, or whatever comes first."""
+        wanted = ("train_loss", *(name for name in self.values if name.endswith("_loss")), "max_eig", *self.values)
+        return next((name for name in wanted if name in self.values), "train_loss")
+
     def get(self, name):
         """Masked array (ny, nx) of `name`; uncomputed points are masked, NaN and inf are results.
 
-        `train_err` and `test_err` are 100 - accuracy, in percent.
+        `train_err` and `test_err` are 100 - accuracy, in percent, where the file has the accuracy and no such name.
         """
-        source = name.replace("_err", "_acc") if name.endswith("_err") else name
+        source = ERRORS.get(name, name) if name not in self.values else name
         if source not in self.values:
-            names = sorted(self.values) + [n.replace("_acc", "_err") for n in sorted(self.values) if n.endswith("_acc")]
+            names = sorted(self.values) + [error for error, acc in ERRORS.items() if acc in self.values]
             raise InputError(f"expected one of {', '.join(names)} as the name of a surface, got {name!r}")
         values = np.ma.masked_array(self.values[source], mask=~self.computed[source])
         return values if source == name else 100.0 - values

@@ -24,22 +24,39 @@ LOSS_MAX = 5.0
 HEIGHT = 2.5  # inches
 SPLITS = {"train": "-", "test": "--"}  # line style
 QUANTILES = (0.25, 0.75)
+BAND = ("low", "high")  # what repeats.py calls them
 LOSS_COLOUR, ACCURACY_COLOUR = figures.COLOURS[0], figures.COLOURS[1]
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What one file holds: `values[name]` are masked arrays (nx,), `train_err` and `test_err` among them."""
+    """What one file holds: `values[name]` are masked arrays (nx,), `train_err` and `test_err` among them.
+
+    Of the summary of repeats (repeats.py) `values[name]` are medians, with NAME_low and NAME_high beside them.
+    """
 
     path: str
     x: np.ndarray  # (nx,)
     values: dict
     model: str
+    repeats: int = 0
 
     def named(self, ending):
         """[(split, values)] of the curves of that kind: 'loss', 'acc' or 'err'."""
         names = [(split, f"{split}_{ending}") for split in SPLITS]
         return [(split, self.values[name]) for split, name in names if name in self.values]
+
+    def band(self, name):
+        """(low, high), the quartiles over the repeats, or None."""
+        return tuple(self.values[f"{name}_{end}"] for end in BAND) if self.has_band(name) else None
+
+    def has_band(self, name):
+        return all(f"{name}_{end}" in self.values for end in BAND)
+
+    def of_repeats(self, name):
+        """Whether `name` is a statistic of another value in this file."""
+        base, statistic = figures.of_repeats(name)
+        return bool(statistic) and base in self.values
 
 
 def read_curves(path):
@@ -53,13 +70,20 @@ def curves_of(surface, path="the surface"):
         raise InputError(f"expected a 1-D surface, {path} has {surface.grid} points; use plot_2D.py")
     if not (np.isfinite(surface.grid.x).all() and (np.diff(surface.grid.x) > 0).all()):
         raise InputError(f"expected increasing x coordinates in {path}; the file is damaged")
-    names = list(surface.values) + [n[:-3] + "err" for n in surface.values if n in ("train_acc", "test_acc")]
-    values = {name: surface.get(name) for name in names}
+    values = {name: surface.get(name) for name in surface.values}
+    for error, accuracy in h5_util.ERRORS.items():
+        values |= {error: surface.get(error)} if accuracy in values else {}
+        # of repeats: the errors' upper quartile is 100 - the accuracies' lower one
+        for end, other in (("low", "high"), ("high", "low")):
+            if f"{accuracy}_{other}" in values:
+                values.setdefault(f"{error}_{end}", 100.0 - values[f"{accuracy}_{other}"])
     values = {name: array for name, array in values.items() if figures.share_done(array)}
     if not values:
         raise InputError(f"nothing is computed yet in {path}; run plot_surface.py on it first")
     model = surface.provenance.get("model")
-    return Curves(path, surface.grid.x, values, model if isinstance(model, str) else "")
+    repeats = surface.provenance.get("repeats", 0)
+    return Curves(path, surface.grid.x, values, model if isinstance(model, str) else "",
+                  len(repeats) if isinstance(repeats, list) else int(repeats))
 
 
 # ---------------------------------------------------------------- parts of a figure
@@ -128,11 +152,22 @@ def hatch_bad(ax, x, arrays):
     return list(kinds)
 
 
-def heading(title, model, what, arrays):
+def heading(title, model, what, arrays, repeats=0):
     """The user's title, or 'resnet56, train loss, 37 % of the points' without what isn't known or isn't so."""
     share = min(figures.share_done(a) for a in arrays)
     unfinished = f"{figures.percent(share)} of the points" if share < 1 else ""
-    return ", ".join(filter(None, (model, what, unfinished))) if title is None else title
+    median = f"median of {repeats} directions" if repeats else ""
+    return ", ".join(filter(None, (model, what, median, unfinished))) if title is None else title
+
+
+def draw_band(ax, x, low, high, colour):
+    """Shade the quartiles of repeats; returns the legend entry of all such bands, which is grey."""
+    from matplotlib.patches import Patch
+
+    low, high = (np.ma.masked_invalid(array).filled(np.nan) for array in (low, high))
+    ax.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0, label="_band")
+    words = f"{QUANTILES[0]:.0%} to {QUANTILES[1]:.0%} of the repeats".replace("%", " %")
+    return Patch(label=words, facecolor="0.8")
 
 
 def finish(figure, ax, handles, kinds, title, columns=2):
@@ -159,7 +194,9 @@ def loss_acc_figure(curves, limits, loss_max, log, title, show):
     losses, accuracies = curves.named("loss"), curves.named("acc")
     handles = [draw(ax, curves.x, values, color=LOSS_COLOUR, linestyle=SPLITS[split], label=f"{split} loss")
                for split, values in losses]
-    limit_loss(ax, [values for _, values in losses], loss_max, log)
+    bands = [(ax, f"{split}_loss", LOSS_COLOUR) for split, _ in losses]
+    highest = [curves.band(name)[1] for _, name, _ in bands if curves.has_band(name)]
+    limit_loss(ax, [values for _, values in losses] + highest, loss_max, log)
     ax.set_ylabel("loss", color=LOSS_COLOUR)
     if accuracies:
         right = ax.twinx()
@@ -167,11 +204,15 @@ def loss_acc_figure(curves, limits, loss_max, log, title, show):
                          label=f"{split} accuracy") for split, values in accuracies]
         right.set_ylim(0, 100)
         right.set_ylabel("accuracy (%)", color=ACCURACY_COLOUR)
+        bands += [(right, f"{split}_acc", ACCURACY_COLOUR) for split, _ in accuracies]
+    drawn = [draw_band(side, curves.x, *curves.band(name), colour) for side, name, colour in bands
+             if curves.has_band(name)]
+    handles += drawn[:1]
     arrays = [values for _, values in losses + accuracies]
     kinds = hatch_bad(ax, curves.x, arrays)
     label_x(ax, limits)
     what = "loss and accuracy" if accuracies else "loss"
-    finish(figure, ax, handles, kinds, heading(title, curves.model, what, arrays))
+    finish(figure, ax, handles, kinds, heading(title, curves.model, what, arrays, curves.repeats))
     return figure
 
 
@@ -179,18 +220,20 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
     """One curve: a loss, an error, or another metric."""
     figure = figures.new_figure(figures.COLUMN, HEIGHT, show)
     ax = figure.add_subplot()
-    values, is_loss = curves.values[name], name.endswith("loss")
-    line = draw(ax, curves.x, values, color=LOSS_COLOUR if is_loss else ACCURACY_COLOUR,
-                linestyle=SPLITS.get(name.partition("_")[0], "-"), label=figures.plain_name(name))
+    values, is_loss, band = curves.values[name], figures.is_loss(name), curves.band(name)
+    colour = LOSS_COLOUR if is_loss else ACCURACY_COLOUR
+    handles = [draw(ax, curves.x, values, color=colour, linestyle=SPLITS.get(name.partition("_")[0], "-"),
+                    label=figures.plain_name(name))]
+    handles += [draw_band(ax, curves.x, *band, colour)] if band else []
     if is_loss:
-        limit_loss(ax, [values], loss_max, log)
-    elif name.endswith(("_err", "_acc")):
+        limit_loss(ax, [values, *band[1:]] if band else [values], loss_max, log)
+    elif figures.in_percent(name):
         ax.set_ylim(0, 100)
     ax.set_ylabel(figures.plain_name(name))
     label_x(ax, limits)
     kinds = hatch_bad(ax, curves.x, [values])
     what = figures.plain_name(name).removesuffix(" (%)")
-    finish(figure, ax, [line], kinds, heading(title, curves.model, what, [values]))
+    finish(figure, ax, handles, kinds, heading(title, curves.model, what, [values], curves.repeats))
     return figure
 
 
@@ -243,8 +286,8 @@ def plot_1d_loss_err(surf_file, xmin=None, xmax=None, loss_max=None, log=False, 
             name = f"{split}_err"
             made[f"_1d_{name}"] = curve_figure(curves, name, limits, loss_max, log, title, show)
     for name in curves.values:
-        known = name.endswith(("_loss", "_acc", "_err", "_low", "_high", "_iqr"))
-        if name.startswith(("train_", "test_")) and not known:  # a user's metric
+        split, _, quantity = name.partition("_")
+        if split in SPLITS and quantity not in ("loss", "acc", "err") and not curves.of_repeats(name):  # a metric
             made[f"_1d_{name}"] = curve_figure(curves, name, limits, loss_max, log, title, show)
     if {"min_eig", "max_eig"} <= curves.values.keys():
         for absolute, name in ((False, "_1d_eig_ratio"), (True, "_1d_eig_abs_ratio")):
@@ -327,7 +370,8 @@ def repeat_files(prefix, idx_min, idx_max):
     first = prefix
     if not os.path.isfile(prefix):
         pattern = re.compile(re.escape(os.path.basename(prefix)) + r"(_idx=\d+)?(\.h5_\[.*\.h5)")
-        matches = [m for m in map(pattern.fullmatch, sorted(os.listdir(folder))) if m and "]x[" not in m[2]]
+        matches = [m for m in map(pattern.fullmatch, sorted(os.listdir(folder)))
+                   if m and "]x[" not in m[2] and not re.search(r"\.h5_repeats=\d+\.h5$", m[2])]  # their summary
         grids = sorted({m[2] for m in matches})
         if len(grids) > 1:
             raise InputError(f"expected the repeats of one grid, {prefix} has {', '.join(g[4:-3] for g in grids)}; "
@@ -380,7 +424,7 @@ def plot_1d_loss_err_repeat(prefix, idx_min=1, idx_max=10, xmin=None, xmax=None,
             if not arrays:
                 continue
             low, middle, high = quantiles(arrays)
-            side.fill_between(first.x, low, high, color=colour, alpha=0.25, linewidth=0, label="_band")
+            band = draw_band(side, first.x, low, high, colour)
             handles.append(draw(side, first.x, middle, color=colour, linestyle=look,
                                 label=f"{split} {'loss' if ending == 'loss' else 'error'}"))
             used += arrays
@@ -391,10 +435,7 @@ def plot_1d_loss_err_repeat(prefix, idx_min=1, idx_max=10, xmin=None, xmax=None,
         right.set_ylim(0, 100)
         right.set_ylabel("error (%)", color=ACCURACY_COLOUR)
     label_x(ax, limits)
-    from matplotlib.patches import Patch
-
-    band = f"{QUANTILES[0]:.0%} to {QUANTILES[1]:.0%} of the repeats".replace("%", " %")
-    handles.append(Patch(label=band, facecolor="0.8"))
+    handles.append(band)
     kinds = hatch_bad(ax, first.x, used)
     finish(figure, ax, handles, kinds, heading(title, first.model, f"median of {len(files)} directions", used))
     written = [figures.save(figure, output or f"{prefix}_1d_loss_err_repeat.{fmt}")]

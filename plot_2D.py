@@ -6,7 +6,8 @@
     python plot_2D.py --proj_file PROJ.h5 --dir_file DIRECTIONS.h5       # the path alone
     python plot_2D.py --compare SHORTCUTS.h5 NO_SHORTCUTS.h5 --vmax 10   # side by side on one scale, flatness below
 
---surf_name is any value of the file: train_loss, train_acc, train_err, test_loss, ..., max_eig, min_eig.
+--surf_name is any value of the file: train_loss, train_acc, train_err, test_loss, ..., max_eig, min_eig, or a metric of
+your own; of the summary of repeats also train_loss_low, train_loss_high and train_loss_iqr.
 A file with max_eig and min_eig gives maps of their ratio as well. A file that is still being computed is drawn from the
 points that are there, and the title says how many.
 """
@@ -162,7 +163,7 @@ def choose_scale(planes, vmin=None, vmax=None, vlevel=None, log=False):
         z = z[z > 0]
     low, high = float(z.min()), float(z.max())
     given = not (vmin is None and vmax is None and vlevel is None)
-    usual = LOSS_RANGE if name.endswith("loss") and not log else (None, None, None)
+    usual = LOSS_RANGE if figures.is_loss(name) and not log else (None, None, None)
     if given or usual[0] is not None:
         bottom, top, step = (v if v is not None else u for v, u in zip((vmin, vmax, vlevel), usual, strict=True))
         bottom, top = low if bottom is None else bottom, high if top is None else top
@@ -184,7 +185,7 @@ def choose_scale(planes, vmin=None, vmax=None, vlevel=None, log=False):
             text = f"levels from {bottom:g} to {top:g}" + (f" in steps of {step:g}" if step and not log else "")
             figures.note(f"{text} leave {'the' if given else 'almost the whole'} picture empty "
                          f"({name} goes from {low:.4g} to {high:.4g}); levels chosen from the data")
-    log = log or (low > 0 and high / low > 100 and not name.endswith(("acc", "err")))
+    log = log or (low > 0 and high / low > 100 and not figures.in_percent(name))
     levels = log_levels(low, high) if log else linear_levels(low, high)
     return Scale(levels[(levels > low) & (levels < high)], low, high if high > low else low + (abs(low) or 1.0), log)
 
@@ -283,10 +284,11 @@ def mark_points(ax, plane, centre=True):
 
 
 def extremum(name):
-    """Which point is the best one: 'minimum' of a loss or error, 'maximum' of an accuracy, None for eigenvalues."""
-    if name.endswith(("_loss", "_err")):
-        return "minimum"
-    return "maximum" if name.endswith("_acc") else None
+    """Which point is the best one: 'minimum' of a loss or error, 'maximum' of an accuracy, None if unknown."""
+    base, statistic = figures.of_repeats(name)
+    if statistic == "iqr":
+        return None
+    return "minimum" if base.endswith(("_loss", "_err")) else "maximum" if base.endswith("_acc") else None
 
 
 def label_axes(ax, labels):
@@ -623,7 +625,7 @@ def surface_figure(plane, scale, labels, show, zlim=None, log=False, **_):
 
 def height_range(name, low, high, zlim, log):
     """(bottom, top, cut) of the z axis in its own units (log10 with `log`); `cut`: the surface goes on above it."""
-    if zlim is None and name.endswith("loss") and not log and low < LOSS_TOP < high:
+    if zlim is None and figures.is_loss(name) and not log and low < LOSS_TOP < high:
         zlim = LOSS_TOP
     top = high if zlim is None else np.log10(zlim) if log and zlim > 0 else -np.inf if log else zlim
     if top <= low < high:
@@ -934,7 +936,7 @@ def main(argv=None):
     parser.add_argument("--surf_file", "-f", default="", metavar="FILE", help="2-D surface")
     parser.add_argument("--dir_file", default="", metavar="FILE", help="PCA directions, for the labels of the axes")
     parser.add_argument("--proj_file", nargs="+", default=[], metavar="FILE", help="projected optimizer paths")
-    parser.add_argument("--surf_name", default="train_loss", help="what to draw (default train_loss)")
+    parser.add_argument("--surf_name", default="", help="what to draw (default train_loss, or what the file has)")
     parser.add_argument("--vmax", type=float, default=None, help="highest contour (default 10 for a loss)")
     parser.add_argument("--vmin", type=float, default=None, help="lowest contour (default 0.1 for a loss)")
     parser.add_argument("--vlevel", type=float, default=None, help="step between contours (default 0.5 for a loss)")
@@ -953,7 +955,10 @@ def main(argv=None):
         if not (args.compare or args.proj_file):
             raise InputError("expected --output only with --compare or --proj_file, which draw a single figure")
         figures.format_of(args.output)
-    levels = {"surf_name": args.surf_name, "vmin": args.vmin, "vmax": args.vmax, "vlevel": args.vlevel, "log": args.log}
+    first = args.surf_file or next(iter(args.compare), "")
+    surface = read_2d(first) if first else None
+    name = args.surf_name or (surface.main_name if surface else "")
+    levels = {"surf_name": name, "vmin": args.vmin, "vmax": args.vmax, "vlevel": args.vlevel, "log": args.log}
     common = {"show": args.show, "fmt": args.format, "title": args.title}
     single = common | {"labels": args.label, "output": args.output}
     if args.compare:
@@ -963,13 +968,10 @@ def main(argv=None):
     elif args.proj_file:
         written = plot_trajectory(args.proj_file, args.dir_file, **single)
     else:
-        surface = read_2d(args.surf_file)
         has_eigenvalues = {"min_eig", "max_eig"} <= surface.values.keys()
         written = []
-        if not has_eigenvalues or args.surf_name.replace("_err", "_acc") in surface.values:
+        if args.surf_name or not has_eigenvalues or figures.is_loss(name):
             written += plot_2d_contour(args.surf_file, **levels, zlim=args.zlim, dir_file=args.dir_file, **common)
-        elif args.surf_name != "train_loss":
-            surface.get(args.surf_name)  # raises: names what there is
         if has_eigenvalues:
             written += plot_2d_eig_ratio(args.surf_file, **common)
     print("\n".join(written))

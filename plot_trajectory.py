@@ -84,7 +84,7 @@ def make_parser():
     g.add_argument("--cuda", "-c", action="store_true", help="evaluate on CUDA")
     g = p.add_argument_group("figures")
     g.add_argument("--surf_file", "-f", default="", metavar="FILE", help="2-D surface in this plane to draw paths over")
-    g.add_argument("--surf_name", default="train_loss", help="what of it to draw (train_loss)")
+    g.add_argument("--surf_name", default="", help="what of it to draw (train_loss, or what the file has)")
     g.add_argument("--vmin", type=float, help="lowest contour (0.1 for a loss)")
     g.add_argument("--vmax", type=float, help="highest contour (10 for a loss)")
     g.add_argument("--vlevel", type=float, help="contour step (0.5 for a loss)")
@@ -121,6 +121,7 @@ def main(argv=None):
     plane = made_from | {"directions": net_plotter.directions_hash(directions)}
     if args.surf_file:
         surface = plot_2D.read_2d(args.surf_file)
+        args.surf_name = args.surf_name or surface.main_name
         refuse_mismatch(args.surf_file, surface.provenance, plane)
     every = projection.project(path, directions)  # name -> (n,)
     every |= {"epoch": path.epochs, "checkpoint_hash": path.hashes}

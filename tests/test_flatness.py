@@ -246,6 +246,14 @@ def test_error_surfaces_are_measured_as_losses_are():
     assert found["centre"]["loss"] == pytest.approx(10) and basin(found)["width"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("name", ["train_acc", "train_acc_low", "test_acc_high", "train_top5_acc"])
+def test_what_is_better_when_higher_is_refused(name):
+    curve = surface(lambda x: 1 - np.abs(x))
+    with pytest.raises(InputError, match="expected a loss or an error"):
+        flatness.measures(Surface(curve.grid, {name: curve.values["train_loss"]}, {name: curve.computed["train_loss"]}),
+                          name)
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -267,6 +275,15 @@ def test_command_prints_what_the_function_measures(tmp_path):
     assert f"A: {one}" in text and f"B: {two}" in text
     assert "12.5 %" in text
     assert "no point at 0" in text and "not finite" in text
+
+
+@pytest.mark.parametrize("name", ["test_loss", "train_mae"])
+def test_command_measures_what_the_file_has_when_nothing_is_asked_for(name, tmp_path):
+    curve = surface(lambda x: 0.5 + np.abs(x))
+    values, computed = curve.values["train_loss"], curve.computed["train_loss"]
+    write_surface(tmp_path / "s.h5", Surface(curve.grid, {name: values}, {name: computed}))
+    (found,) = json.loads(command(tmp_path / "s.h5", "--json").stdout)
+    assert found["name"] == name and found["centre"]["loss"] == pytest.approx(0.5)
 
 
 def test_command_reads_the_files_of_the_original():

@@ -149,6 +149,15 @@ def test_error_can_be_what_the_page_shows_first():
         h52html.page([h52html.panel(read_surface(GOLDEN / SQUARE), "a")], "test_err")
 
 
+def test_page_shows_first_what_the_file_has(tmp_path):
+    found = surface(bowl)
+    for name in ("test_loss", "train_mae", "max_eig"):
+        write_surface(tmp_path / "s.h5", Surface(found.grid, {name: found.values["train_loss"]},
+                                                 {name: found.computed["train_loss"]}))
+        h52html.main(["-f", str(tmp_path / "s.h5")])
+        assert json.loads(Elements((tmp_path / "s.h5.html").read_text()).scripts[0])["name"] == name
+
+
 def test_surfaces_that_no_browser_could_hold_are_refused(monkeypatch, tmp_path):
     write_surface(tmp_path / "s.h5", surface(bowl))
     monkeypatch.setattr(h52html, "MAX_VALUES", 5 * 63 - 1)
@@ -408,6 +417,23 @@ def test_hovering_tells_coordinates_and_value(shown):
         return "".join(e.text for e in plot.find_elements(By.CSS_SELECTOR, ".hovertext"))
 
     eventually(shown, lambda: re.search(r"x [-\d.]+, y [-\d.]+\s*train loss [\d.]+", label()))
+
+
+def test_metrics_and_statistics_of_repeats_have_buttons_of_their_own(opened, tmp_path):
+    driver = opened[0]
+    loss = surface(bowl).values["train_loss"]
+    names = ("train_loss", "train_loss_low", "train_loss_iqr", "train_top5_acc", "train_my_err")
+    write_surface(tmp_path / "s.h5", Surface(surface(bowl).grid, dict.fromkeys(names, loss),
+                                             dict.fromkeys(names, np.ones(loss.shape, bool))))
+    h52html.main(["-f", str(tmp_path / "s.h5")])
+    browser.show(driver, tmp_path / "s.h5.html")
+    buttons = driver.execute_script("return [...document.querySelectorAll('#quantity button')].map(b => b.textContent)")
+    assert buttons == ["loss", "my err", "top5 acc", "loss, interquartile range", "loss, lower quartile"]  # no error
+    press(driver, "quantity", "top5_acc")
+    assert driver.execute_script("return title() + unit()") == "train top5 acc"
+    press(driver, "quantity", "my_err")
+    np.testing.assert_allclose(heights(driver, 0), loss, rtol=1e-6)
+    assert browser.errors(driver) == []
 
 
 def test_page_fits_a_phone(opened, page_file):

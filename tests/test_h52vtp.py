@@ -64,6 +64,16 @@ def test_paraview_files_are_those_of_the_original(tmp_path, flags, suffix):
     np.testing.assert_allclose(ours.cell_data["averaged zvalue"], golden.cell_data["averaged zvalue"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["test_loss", "train_mae", "max_eig", "train_loss_iqr"])
+def test_file_without_train_loss_is_written_with_what_it_has(tmp_path, name):
+    bowls = surface(bowl)
+    values, computed = bowls.values["train_loss"], bowls.computed["train_loss"]
+    write_surface(tmp_path / "s.h5", Surface(bowls.grid, {name: values}, {name: computed}))
+    h52vtp.main(["-f", str(tmp_path / "s.h5")])
+    mesh = pyvista.read(tmp_path / f"s.h5_{name}.vtp")
+    np.testing.assert_allclose(mesh.point_data["zvalue"], values.ravel(), rtol=1e-6)
+
+
 def test_non_square_surface_has_each_value_at_its_own_coordinates():
     found = read_surface(GOLDEN / LONG)
     x, y, z = h52vtp.heights(found)

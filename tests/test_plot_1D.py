@@ -8,6 +8,7 @@ import pytest
 
 import figures
 import plot_1D
+import repeats
 from errors import InputError
 from h5_util import Grid, Surface, read_surface, write_surface
 from tests.conftest import GOLDEN, refused, run
@@ -137,6 +138,26 @@ def test_a_file_of_test_values_alone_is_drawn(tmp_path, drawn):
     save(path, test_loss=parabola, test_acc=accuracy)
     assert [p.removeprefix(path) for p in plot_1D.plot_1d_loss_err(path)] == [
         "_1d_loss_acc.pdf", "_1d_test_loss.pdf", "_1d_test_err.pdf"]
+
+
+def test_a_file_without_accuracy_but_with_a_metric_is_drawn_and_the_metric_has_no_percent(tmp_path, drawn):
+    path = str(tmp_path / "s.h5")
+    save(path, train_loss=parabola, test_loss=parabola, train_top5_acc=lambda x: 1 - x**2 / 4, train_my_err=parabola,
+         train_hinge_loss=parabola, test_f_low=parabola)
+    suffixes = {p.removeprefix(path).removesuffix(".pdf") for p in plot_1D.plot_1d_loss_err(path)}
+    assert suffixes == {"_1d_loss_acc", "_1d_train_loss", "_1d_train_top5_acc", "_1d_train_my_err",
+                        "_1d_train_hinge_loss", "_1d_test_f_low"}
+    assert len(drawn[f"{path}_1d_loss_acc.pdf"].axes) == 1  # no empty axis of accuracies
+    top5 = drawn[f"{path}_1d_train_top5_acc.pdf"].axes[0]
+    assert top5.get_ylabel() == "train top5 acc" and top5.get_ylim()[1] < 2
+    assert np.array_equal(values_of(lines(drawn[f"{path}_1d_train_my_err.pdf"])["train my err"]),
+                          parabola(np.linspace(-1, 1, 21)))
+
+
+def test_a_file_of_a_metric_alone_is_drawn(tmp_path, drawn):
+    path = str(tmp_path / "s.h5")
+    save(path, test_mae=parabola)
+    assert plot_1D.plot_1d_loss_err(path) == [f"{path}_1d_test_mae.pdf"]
 
 
 @pytest.mark.parametrize("points", [1, 2])
@@ -316,6 +337,37 @@ def test_a_repeat_that_diverged_is_hatched_and_left_out_of_the_median(tmp_path, 
     expected = np.concatenate([np.median(good, axis=0)[:4], np.median([*good, bad], axis=0)[4:]])
     assert np.allclose(values_of(lines(figure)["train loss"]), expected)
     assert np.allclose(spans(figure)["NaN"], [(-1, -0.65)])
+
+
+def test_the_summary_beside_the_repeats_is_none_of_them(tmp_path):
+    first, _ = repeat(tmp_path, 0)
+    second, _ = repeat(tmp_path, 1)
+    repeats.write([first, second])
+    assert list(plot_1D.repeat_files(str(tmp_path / "m.t7_weights_xnorm=filter"), 0, 10)) == [0, 1]
+
+
+@pytest.mark.parametrize("with_accuracy", [True, False])
+def test_the_summary_of_repeats_is_drawn_as_median_and_band(with_accuracy, tmp_path, drawn):
+    paths = [str(tmp_path / f"{i}.h5") for i in range(3)]
+    for i, path in enumerate(paths):
+        more = {"train_acc": lambda x, i=i: accuracy(x) - 10 * i} if with_accuracy else {"train_mae": parabola}
+        save(path, train_loss=lambda x, i=i: parabola(x) + i, **more)
+    summary, _ = repeats.write(paths)
+    suffixes = [p.removeprefix(summary).removesuffix(".pdf") for p in plot_1D.plot_1d_loss_err(summary)]
+    assert suffixes == ["_1d_loss_acc", "_1d_train_loss", "_1d_train_err" if with_accuracy else "_1d_train_mae"]
+    x = np.linspace(-1, 1, 21)
+    for suffix, name, middle, half in (("_1d_train_loss", "train loss", parabola(x) + 1, 0.5),
+                                       ("_1d_train_err", "train error (%)", 110 - accuracy(x), 5)):
+        if suffix in suffixes:
+            figure = drawn[f"{summary}{suffix}.pdf"]
+            assert np.allclose(values_of(lines(figure)[name]), middle)
+            (band,) = [c for c in figure.axes[0].collections if c.get_label() == "_band"]
+            ends = band.get_paths()[0].vertices
+            assert np.allclose([ends[:, 1].min(), ends[:, 1].max()], [middle.min() - half, middle.max() + half])
+            assert "25 % to 75 % of the repeats" in legend_texts(figure)
+            assert "median of 3 directions" in figure.axes[0].get_title()
+    both = drawn[f"{summary}_1d_loss_acc.pdf"]
+    assert [len([c for c in ax.collections if c.get_label() == "_band"]) for ax in both.axes] == [1] * len(both.axes)
 
 
 def test_repeats_that_do_not_fit_are_refused(tmp_path):

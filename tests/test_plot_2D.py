@@ -17,6 +17,7 @@ import figures
 import flatness
 import h5_util
 import plot_2D
+import repeats
 from errors import InputError
 from h5_util import Grid, Surface, read_surface, write_surface
 from tests.conftest import GOLDEN, refused, run
@@ -211,6 +212,52 @@ def test_every_value_of_the_file_can_be_drawn(name, tmp_path, drawn, only):
     assert len(contours(drawn["2dcontour.pdf"]).levels) >= 5
     unit = {"train_acc": "train accuracy (%)", "train_err": "train error (%)", "max_eig": "largest eigenvalue"}
     assert drawn["2dheat.pdf"].axes[1].get_ylabel() == unit.get(name, "train loss")
+
+
+def test_what_the_file_has_is_drawn_when_nothing_is_asked_for(tmp_path, drawn, only, monkeypatch):
+    only("2dheat")
+    made = {}
+    monkeypatch.setattr(figures, "save", lambda figure, path: made.update({path: figure}) or path)
+    for name in ("test_loss", "test_mae", "max_eig"):
+        path = str(tmp_path / f"{name}.h5")
+        save(path, bowl, name=name)
+        plot_2D.main(["-f", path])
+        assert f"{path}_{name}_2dheat.pdf" in made
+        plot_2D.main(["--compare", path, path])
+        assert f"{path}_{name}_2dcompare.pdf" in made
+
+
+@pytest.mark.parametrize("name, label, best", [
+    ("train_top5_acc", "train top5 acc", "maximum"),
+    ("train_mae", "train mae", None),
+    ("train_loss_low", "train loss, lower quartile", "minimum"),
+    ("train_acc_high", "train accuracy, upper quartile (%)", "maximum"),
+    ("train_loss_iqr", "train loss, interquartile range", None),
+    ("max_eig_iqr", "largest eigenvalue, interquartile range", None),
+])  # fmt: skip
+def test_metrics_and_statistics_of_repeats_have_words_and_levels(name, label, best, tmp_path, drawn, only, capsys):
+    only("2dcontour", "2dheat")
+    path = str(tmp_path / "s.h5")
+    save(path, lambda x, y: 0.02 * bowl(x, y), name=name)
+    plot_2D.main(["-f", path, "--surf_name", name])
+    assert drawn["2dheat.pdf"].axes[1].get_ylabel() == label
+    assert len(contours(drawn["2dcontour.pdf"]).levels) >= 3
+    marks = [text.partition(",")[0] for text in legend_texts(drawn["2dheat.pdf"])]
+    assert marks == ["centre", best] if best else marks == ["centre"]
+    # only what is a loss has the usual levels, which leave such low ones empty
+    assert ("leave almost the whole picture empty" in capsys.readouterr().err) == (name == "train_loss_low")
+
+
+def test_the_summary_of_repeats_is_compared_and_drawn_like_a_surface(tmp_path, drawn, only):
+    only("2dheat")
+    paths = [str(tmp_path / f"{i}.h5") for i in range(3)]
+    for i, path in enumerate(paths):
+        save(path, lambda x, y, i=i: bowl(x, y) * (1 + i))
+    summary, _ = repeats.write(paths)
+    plot_2D.main(["-f", summary])
+    assert np.allclose(heat(drawn["2dheat.pdf"]).get_array(), 2 * read_surface(paths[0]).values["train_loss"])
+    plot_2D.main(["--compare", paths[0], summary])
+    assert all("at centre" in ax.get_xlabel() for ax in drawn["2dcompare.pdf"].axes[:2])
 
 
 @pytest.mark.parametrize("log", [False, True])
