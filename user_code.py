@@ -55,7 +55,7 @@ def call(flag, text, function, *args, **kwargs):
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{flag} {text} failed: {_in_words(error)}; correct it") from None
+        raise InputError(f"expected {flag} {text} to work, it fails with {_in_words(error)}; correct it") from None
 
 
 def source_hash(text):

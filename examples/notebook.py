@@ -15,17 +15,17 @@ import landscape  # noqa: E402
 
 model, (inputs, targets) = net(), data("train")
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-for _ in range(100):
+for _ in range(40):
     optimizer.zero_grad()
     loss = torch.nn.functional.cross_entropy(model(inputs.float()), targets)
     loss.backward()
     optimizer.step()
 
 axes = landscape.directions(model)
-surface = landscape.surface(model, axes, landscape.losses(inputs, targets), x="-1:1:11", y="-1:1:11")
+surface = landscape.surface(model, axes, landscape.losses(inputs, targets), x="-1:1:7", y="-1:1:7")
 landscape.plot(surface, path=sys.argv[1] if len(sys.argv) > 1 else "notebook.png")
 values = surface.values["train_loss"]  # (ny, nx)
-print(f"loss at the centre {values[5, 5]:.4f}, at the corner {values[0, 0]:.4f}")
+print(f"loss at the centre {values[3, 3]:.4f}, at the corner {values[0, 0]:.4f}")
 
 
 def penalty(network):

@@ -1,16 +1,20 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import dataloader
 import evaluation
 import folding
 import h5_util
+import model_loader
 import net_plotter
 from cifar10.models import MODELS
-from dataloader import Split
 from errors import InputError
 from evaluation import Evaluator, eval_loss
+from splits import Batches, Split
 
 
 def images(n, classes=10, size=32, seed=0):
@@ -223,3 +227,161 @@ def test_cuda_agrees_with_the_cpu(precision, tolerance):
     expected, _ = plain(net, split)
     found = Evaluator([net.float().cuda()], {"train": split}, batch_size=32, precision=precision)(["train"])
     assert found["train_loss"] == pytest.approx(expected, rel=tolerance)
+
+
+# ---------------------------------------------------------------- losses, metrics and networks of the user's
+
+
+def test_a_loss_of_torch_is_averaged_over_samples_whatever_the_batch_size():
+    torch.manual_seed(0)
+    net, split = nn.Linear(5, 3), Split(torch.randn(7, 5), torch.randn(7, 3))
+    with torch.no_grad():
+        expected = float(nn.functional.mse_loss(net(split.inputs), split.targets))
+    for batch_size in (1, 2, 3, 7):  # ragged last batches
+        found = evaluation.Evaluator([net], {"train": split}, "torch.nn:MSELoss", batch_size, metric="none")(["train"])
+        assert found == {"train_loss": pytest.approx(expected, rel=1e-6)}
+
+
+def test_a_loss_that_is_a_mean_counts_every_sample_alike(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def mean(output, targets):\n    return (output - targets).square().mean()\n\n\n"
+        "def each(output, targets):\n    return (output - targets).square()\n\n\n"
+        "def wrong(output, targets):\n    return (output - targets)[:-1]\n")
+    split = Split(torch.randn(7, 5), torch.randn(7, 3))
+    net = nn.Linear(5, 3)
+    own = f"{tmp_path}/own.py"
+    found = [evaluation.Evaluator([net], {"train": split}, f"{own}:{name}", 3, metric=f"{own}:each")(["train"])
+             for name in ("mean", "each")]
+    assert found[0] == pytest.approx(found[1]) and set(found[0]) == {"train_loss", "train_each"}
+    assert found[0]["train_loss"] == pytest.approx(found[0]["train_each"])
+    with pytest.raises(InputError, match="one number per sample"):
+        evaluation.Evaluator([net], {"train": split}, f"{tmp_path}/own.py:wrong", 3)(["train"])
+
+
+def test_labels_of_positions_may_stand_first_or_last_and_ignored_ones_do_not_count():
+    logits, targets = torch.randn(4, 6, 9), torch.randint(9, (4, 6))  # (B, length, classes)
+    targets[:, 4:] = evaluation.IGNORED
+    expected = F.cross_entropy(logits[:, :4].flatten(0, 1), targets[:, :4].flatten())
+    for form in (logits, logits.movedim(2, 1)):
+        assert evaluation.crossentropy(form, targets).mean() == pytest.approx(float(expected), rel=1e-6)
+        right = (logits.argmax(2) == targets)[:, :4].float().mean()
+        assert evaluation.hits(form, targets).mean() == pytest.approx(float(right))
+    with pytest.raises(InputError, match="could be both"):
+        evaluation.crossentropy(torch.randn(4, 6, 6), torch.zeros(4, 6, dtype=torch.long))
+
+
+@pytest.mark.parametrize("output, targets, metric", [
+    (torch.randn(4, 3), torch.zeros(4, dtype=torch.long), "accuracy"),
+    (torch.randn(4, 5, 3), torch.zeros(4, 5, dtype=torch.long), "accuracy"),
+    (torch.randn(4, 3), torch.randn(4, 3), "none"),
+    (torch.randn(4), torch.zeros(4, dtype=torch.long), "none"),
+    ({"logits": torch.randn(4, 3)}, torch.zeros(4, dtype=torch.long), "accuracy"),
+    ({"other": torch.randn(4, 3)}, torch.zeros(4, dtype=torch.long), "none"),
+])
+def test_accuracy_is_measured_where_targets_are_classes(output, targets, metric):
+    assert evaluation.choose_metric("", output, targets) == metric
+    assert evaluation.choose_metric("none", output, targets) == "none"
+
+
+class Pair(nn.Module):
+    """Takes two inputs, gives a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, a, b):
+        return {"logits": self.linear(a) + b}
+
+
+@pytest.mark.parametrize("form", [tuple, dict])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_inputs_may_be_positional_or_keyword_arguments_and_batches_may_be_streamed(form, shards):
+    torch.manual_seed(0)
+    a, b, targets = torch.randn(9, 5), torch.randn(9, 3), torch.randint(3, (9,))
+    inputs = (a, b) if form is tuple else {"b": b, "a": a}
+    net = Pair()
+    with torch.no_grad():
+        expected = float(F.cross_entropy(net.linear(a) + b, targets))
+    split = Split(inputs, targets)
+    streamed = Batches(list(split.batches(4)), 9, held=False)
+    for data in (split, streamed):
+        nets = [net, *(copy.deepcopy(net) for _ in range(shards - 1))]
+        found = evaluation.Evaluator(nets, {"train": data}, batch_size=4)(["train"])
+        assert found["train_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("broken, words", [
+    (lambda x: F.dropout(x, 0.5), "two passes over the same inputs"),
+    (lambda x: x + torch.rand_like(x), "two passes over the same inputs"),
+])
+def test_a_network_that_does_not_repeat_itself_is_refused(broken, words):
+    class Net(nn.Module):
+        def forward(self, x):
+            return broken(x)
+
+    x = torch.randn(4, 6)
+    with pytest.raises(InputError, match=words):
+        evaluation.check_repeatable(Net(), x, Net()(x))
+
+
+def test_a_network_whose_outputs_depend_on_the_batch_is_warned_about(capsys):
+    x = torch.randn(4, 6)
+    net = nn.BatchNorm1d(6, track_running_stats=False).eval()
+    evaluation.check_repeatable(net, x, net(x))
+    assert "the surface depends on --batch_size" in capsys.readouterr().err
+    fixed = nn.BatchNorm1d(6).eval()
+    evaluation.check_repeatable(fixed, x, fixed(x))
+    assert capsys.readouterr().err == ""
+
+
+# ---------------------------------------------------------------- batch norm
+
+
+def permuted(net, seed=0):
+    """The same function with the inner channels of every block of a ResNet in another order."""
+    other = copy.deepcopy(net)
+    generator = torch.Generator().manual_seed(seed)
+    for block in (m for m in other.modules() if hasattr(m, "conv1") and hasattr(m, "conv2")):
+        order = torch.randperm(len(block.conv1.weight), generator=generator)
+        for tensor in (block.conv1.weight, block.bn1.weight, block.bn1.bias, block.bn1.running_mean,
+                       block.bn1.running_var):
+            tensor.data = tensor.data[order]
+        block.conv2.weight.data = block.conv2.weight.data[:, order]
+    return other
+
+
+def test_recalibration_shrinks_the_barrier_between_two_networks(golden):
+    """Two orders of the same channels: half way the variances collapse, which new statistics repair (REPAIR, 2023)."""
+    net = model_loader.load_net("resnet20", golden / "model_6.t7")
+    data = dataloader.load_dataset(str(golden / "data.npz"), splits=("train",)).train
+    other = permuted(net)
+    ends = evaluation.eval_loss(net, data)[0], evaluation.eval_loss(other, data)[0]
+    assert ends[1] == pytest.approx(ends[0], rel=1e-4)
+    directions = h5_util.Directions([d.numpy() for d in net_plotter.create_target_direction(net, other)])
+    losses = {}
+    for bn in ("frozen", "recalibrate"):
+        moved = copy.deepcopy(net)
+        plane = net_plotter.Plane(moved, directions)
+        evaluator = evaluation.Evaluator([moved], {"train": data}, batch_size=64, bn=bn)
+        losses[bn] = []
+        for x in (0.0, 0.5, 1.0, 0.5):
+            plane.place(x)
+            losses[bn].append(evaluator(["train"])["train_loss"])
+    barrier = {bn: found[1] - max(ends) for bn, found in losses.items()}
+    assert barrier["frozen"] > 0 and barrier["recalibrate"] < 0.2 * barrier["frozen"], losses
+    assert losses["recalibrate"][2] == pytest.approx(losses["recalibrate"][0], rel=1e-4)  # one function, one loss
+    assert losses["recalibrate"][1] == losses["recalibrate"][3]  # a point does not remember the one before it
+
+
+def test_recalibrated_statistics_are_the_averages_over_batches_of_fixed_size(monkeypatch):
+    monkeypatch.setattr(evaluation, "BN_BATCH", 4)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)).eval()
+    split = Split(torch.randn(10, 3), torch.randint(2, (10,)))
+    evaluation.Evaluator([net], {"train": split}, batch_size=5, bn="recalibrate")(["train"])
+    with torch.no_grad():
+        parts = [net[0](split.inputs[i:i + 4]) for i in (0, 4)]  # the last two samples are no whole batch
+    torch.testing.assert_close(net[1].running_mean, torch.stack([p.mean(0) for p in parts]).mean(0))
+    torch.testing.assert_close(net[1].running_var, torch.stack([p.var(0) for p in parts]).mean(0))
+    assert not net[1].training and net[1].momentum == 0.1

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from cifar10.model_loader import build, outline
 from cifar10.models import MODELS
 from errors import InputError
-from model_loader import checkpoint_hash, load_net, read_checkpoint
+from model_loader import Architecture, checkpoint_hash, load_net, read_checkpoint, weights_hash
 from tests.conftest import GOLDEN
 
 ZOO = json.loads((GOLDEN / "model_zoo.json").read_text())
@@ -358,3 +358,105 @@ def test_integer_weights_are_refused(weights, tmp_path):
 def test_checkpoint_hash_is_the_sha256_of_the_file():
     assert checkpoint_hash(CHECKPOINT) == hashlib.sha256(Path(CHECKPOINT).read_bytes()).hexdigest()
     one_line(checkpoint_hash, GOLDEN)
+
+
+# ---------------------------------------------------------------- networks of the user's
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Tied(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.inner, self.head = nn.Embedding(7, width), nn.Linear(width, 7, bias=False)
+        self.head.weight = self.inner.weight
+        self.norm = nn.BatchNorm1d(width)
+
+
+def not_a_module():
+    return 3
+
+
+def fails(width):
+    raise ValueError("no such width")
+
+
+def needs_memory():
+    net = nn.Linear(2, 2)
+    net.weight.sum().item()  # fails on torch's meta device
+    return net
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    return f"{tmp_path}/own.py"
+
+
+def state_of(own, **changes):
+    state = load_net(f"{own}:Tied", "").state_dict()
+    return {k: v for k, v in (dict(state) | changes).items() if v is not None}
+
+
+def test_a_network_of_the_users_is_built_with_its_arguments_and_loaded(own, tmp_path):
+    model = Architecture.parse(f"{own}:Tied", '{"width": 6}')
+    torch.manual_seed(0)
+    state = model.build().state_dict()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "m.pt")
+    net = load_net(model, tmp_path / "m.pt")
+    assert not net.training and all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+    assert str(model).endswith('Tied {"width": 6}')
+
+
+def test_tied_weights_stay_tied_and_may_stand_in_the_file_once(own, tmp_path):
+    for changes in ({}, {"head.weight": None}, {"inner.weight": None}):
+        state = state_of(own, **changes)
+        torch.save(state, tmp_path / "m.pt")
+        net = load_net(f"{own}:Tied", tmp_path / "m.pt")
+        assert net.head.weight is net.inner.weight
+        assert torch.equal(net.head.weight, state.get("head.weight", state.get("inner.weight")))
+
+
+def test_half_precision_is_kept(own, tmp_path):
+    torch.save({k: v.half() if v.is_floating_point() else v for k, v in state_of(own).items()}, tmp_path / "m.pt")
+    net = load_net(f"{own}:Tied", tmp_path / "m.pt")
+    assert net.head.weight.dtype == net.norm.running_mean.dtype == torch.float16
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"norm.bias": None}, "1 keys are missing"), ({"extra": torch.ones(1)}, "1 unexpected"),
+    ({"norm.bias": torch.ones(9)}, "another shape"), ({"head.weight": torch.zeros(7, 4)}, "one tensor of the network"),
+    ({"norm.bias": torch.ones(4, dtype=torch.long)}, "int64"),
+])
+def test_weights_that_do_not_fit_a_network_of_the_users_are_refused(own, tmp_path, changes, words):
+    torch.save(state_of(own, **changes), tmp_path / "m.pt")
+    assert words in one_line(load_net, f"{own}:Tied", tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("name, kwargs, words", [
+    ("not_a_module", "", "expected an nn.Module"), ("fails", '{"width": 3}', "no such width"),
+    ("fails", "", "missing 1 required"), ("Tied", "{width: 3}", "as a JSON object"),
+    ("Tied", "[3]", "as a JSON object"), ("Tied", '{"depth": 3}', "unexpected keyword"),
+])
+def test_a_network_that_can_not_be_built_is_said_in_one_line(own, name, kwargs, words):
+    assert words in one_line(lambda: Architecture.parse(f"{own}:{name}", kwargs).build())
+
+
+def test_a_blueprint_draws_no_random_number_and_works_where_the_meta_device_does_not(own):
+    for name in ("Tied", "needs_memory"):
+        model = Architecture.parse(f"{own}:{name}")
+        torch.manual_seed(3)
+        expected = torch.rand(1)
+        torch.manual_seed(3)
+        shapes = {k: v.shape for k, v in model.blueprint(None).state_dict().items()}
+        assert torch.equal(torch.rand(1), expected)
+        assert shapes == {k: v.shape for k, v in model.build().state_dict().items()}
+
+
+def test_only_a_network_of_the_users_needs_no_file(own):
+    assert "--model_file" in one_line(load_net, "resnet20", "")
+    assert load_net(f"{own}:Tied", "").head.weight.shape == (7, 4)
+    assert weights_hash(load_net(f"{own}:Tied", "")) != weights_hash(load_net(f"{own}:Tied", ""))  # drawn at random

@@ -205,3 +205,75 @@ def test_directions_that_do_not_fit_are_refused(net, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             net_plotter.setup_direction(path, recipe, network, None, {})
+
+
+# ---------------------------------------------------------------- which parameters move
+
+
+def moved_by(net, dir_type="weights", **patterns):
+    recipe = Recipe("m.t7", Axis("filter", "biasbn"), dir_type=dir_type, **patterns)
+    torch.manual_seed(0)
+    whole = net_plotter.create_random_direction(net, dir_type, "biasbn", "filter")
+    directions = net_plotter.restrict(h5_util.Directions([d.numpy() for d in whole]), net, recipe)
+    names = net_plotter.names_of(net, dir_type)
+    return {n for n, a in zip(names, directions.x, strict=True) if a.any()}, directions, whole
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(5, 2))
+
+
+def test_only_the_parameters_whose_names_match_move_and_by_the_same_numbers():
+    net = small()
+    names, directions, whole = moved_by(net, params="^2|^4")
+    assert names == {"2.weight", "4.weight"}
+    assert moved_by(net, freeze="^0")[0] == names
+    assert moved_by(net, params="weight", freeze=r"^4\.")[0] == {"0.weight", "2.weight"}
+    np.testing.assert_array_equal(directions.x[4], whole[4].numpy())  # what is drawn for the rest stays the same
+    assert moved_by(net, "states", params=r"^2\.")[0] == {"2.weight"}
+
+
+def test_frozen_parameters_keep_their_values_and_their_memory():
+    net = small()
+    _, directions, _ = moved_by(net, freeze="^0")
+    before, memory = net[0].weight.clone(), net[0].weight.data_ptr()
+    plane = net_plotter.Plane(net, directions)
+    plane.place(0.5)
+    assert torch.equal(net[0].weight, before) and net[0].weight.data_ptr() == memory
+    assert not torch.equal(net[2].weight, small()[2].weight)
+
+
+def test_a_tied_weight_is_found_under_each_of_its_names_and_moves_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
+            self.head.weight = self.inner.weight
+
+    net = Tied()
+    names, directions, whole = moved_by(net, params="head")
+    assert names == {"inner.weight"}
+    before = net.head.weight.clone()
+    net_plotter.Plane(net, directions).place(1.0)
+    assert net.head.weight is net.inner.weight
+    torch.testing.assert_close(net.head.weight.detach(), before.detach() + whole[0])
+
+
+@pytest.mark.parametrize("patterns, words", [
+    (dict(params="["), "expected --params as a regular expression"), (dict(freeze="("), "expected --freeze as a reg"),
+    (dict(params="nothing"), "their names are 0.weight"), (dict(freeze="."), "leave none"),
+    (dict(params="bias"), "not zero"),
+])
+def test_patterns_that_leave_nothing_are_refused(patterns, words):
+    with pytest.raises(InputError, match=words):
+        moved_by(small(), **patterns)
+
+
+def test_file_names_tell_patterns_apart_and_hold_no_separators():
+    def name(**patterns):
+        return Recipe("m.t7", Axis("filter", "biasbn"), **patterns).file_name()
+
+    assert name(params="layer3") == "m.t7_weights_xignore=biasbn_xnorm=filter_params=layer3.h5"
+    patterns = [{}, *({"params": p} for p in ("a|b", "a/b", "a*b", "x" * 90)), {"freeze": "a|b"}]
+    names = {name(**p) for p in patterns}
+    assert len(names) == 6 and not any("/" in n or len(n) > 150 for n in names)
