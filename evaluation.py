@@ -167,6 +167,16 @@ def precision_name(precision, device):
     return "fp32" if device.type == "cpu" else "torch default (TF32 in convolutions)"
 
 
+def slow_precision(precision, device):
+    """Words for the user where the processor has no instructions for a precision and emulates it, else ''."""
+    if precision != "bf16" or device.type != "cpu":
+        return ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:
+        if "bf16" not in f.read():
+            return " (slow: this processor has no bf16 instructions)"
+    return ""
+
+
 @contextlib.contextmanager
 def tf32(allow):
     """Switch TF32 for convolutions and matrix products; None leaves torch's own choice."""

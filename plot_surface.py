@@ -170,7 +170,9 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         # what is asked for, checked before anything is written
         args.x, args.y, args.proj_file = world.on_root(limits_of_path, args)
         model = world.together(model_loader.Architecture.parse, args.model, args.model_kwargs)
-        grid, options, splits = world.together(plan, args, model)
+        grid, splits, experiments = world.together(plan, args, model, measurement.options)
+        if not args.check:
+            world.on_root(check_places, *(file for e in experiments for file in (e.dir_file, e.surf_file)))
         threads = world.share_threads()
         devices = world.together(world.devices, args.cuda, args.ngpu)
         precision = world.together(evaluation.precision_name, args.precision, devices[0])
@@ -180,53 +182,56 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         if not (args.trainloader or args.testloader):
             world.on_root(dataloader.prepare, args.dataset, args.datapath, read)
         data = world.together(load_data, args, read, world)
-        run = Run(world, args, measurement, model, grid, options, splits, data, devices, threads, precision)
+        run = Run(world, args, measurement, model, grid, splits, data, devices, threads, precision)
         if args.check:
-            run.check()
+            run.check(experiments[0])
             return
-        done = [run.surface(idx) for idx in range(args.idx, args.idx + args.repeats)]
+        for experiment in experiments:
+            run.compute(experiment)
         if world.rank == 0:
-            draw(args, measurement, done)
+            draw(args, measurement, [e.surf_file for e in experiments])
 
 
-@dataclass
+@dataclass(frozen=True)
+class Experiment:
+    """One surface: how its directions are made, and its files."""
+
+    recipe: net_plotter.Recipe
+    dir_file: str
+    surf_file: str
+
+
+@dataclass(frozen=True)
 class Run:
-    """What the repeats of an experiment have in common; `surface` computes one of them."""
+    """What the repeats of an experiment have in common; `compute` makes the surface of one of them."""
 
     world: mpi4pytorch.World
     args: argparse.Namespace
     measurement: Measurement
     model: model_loader.Architecture
     grid: h5_util.Grid
-    options: tuple
     splits: tuple
     data: dict
     devices: list
     threads: int
     precision: str
 
-    def start(self, idx):
-        """(recipe of the directions, its files, network, metric, where they are from) of experiment `idx`."""
+    def load(self, recipe):
+        """(network, metric, where network and directions are from), after the seed of the experiment."""
         world, args = self.world, self.args
-        recipe = make_recipe(args, self.model, idx)
-        dir_file = args.dir_file or recipe.file_name()
-        surf_file = args.surf_file or net_plotter.surface_name(
-            dir_file, str(self.grid), self.options + self.measurement.options)
-        if not args.check:
-            world.on_root(check_places, dir_file, surf_file)
-        net_plotter.seed_everything(idx)
+        net_plotter.seed_everything(recipe.idx)
         net = world.together(model_loader.load_net, self.model, recipe.model_file if args.model_file else "",
                              args.trust_pickle)
         # the draws of a network that tests something by chance must not reach the directions
         with torch.random.fork_rng(devices=[]):
             metric = world.together(check_fit, net, self.data, args, world.rank == 0)
-        made_from = world.on_root(describe, args, self.model, recipe, net)
-        return recipe, dir_file, surf_file, net, metric, made_from
+        return net, metric, world.on_root(describe, args, self.model, recipe, net)
 
-    def surface(self, idx):
-        """Compute what is missing of experiment `idx`; returns its surface file."""
+    def compute(self, experiment):
+        """Compute what is missing of a surface."""
         world, args, measurement, grid = self.world, self.args, self.measurement, self.grid
-        recipe, dir_file, surf_file, net, metric, made_from = self.start(idx)
+        recipe, dir_file, surf_file = experiment.recipe, experiment.dir_file, experiment.surf_file
+        net, metric, made_from = self.load(recipe)
         directions = world.on_root(setup_direction, args, self.model, dir_file, recipe, net, made_from)
         if world.rank == 0 and directions.y is not None:
             print(f"cosine similarity of the x and the y direction: {net_plotter.cosine(directions):.6f}")
@@ -267,14 +272,14 @@ class Run:
             print(f"surface file: {surf_file}")
             for line in measurement.report(store.surface):
                 print(line)
-        return surf_file
 
-    def check(self):
+    def check(self, experiment):
         """Print whether the plot that the flags ask for will be right: sanity.py."""
-        args = self.args
-        recipe, dir_file, _, net, metric, made_from = self.start(args.idx)
+        args, recipe = self.args, experiment.recipe
+        net, metric, made_from = self.load(recipe)
         if self.world.rank == 0:
-            directions = setup_direction(args, self.model, dir_file, recipe, net, made_from, write=False)
+            directions = setup_direction(
+                args, self.model, experiment.dir_file, recipe, net, made_from, write=False)
             planes, _ = set_up(self.measurement, net, directions, self.data, self.devices[:1], args, metric)
 
             def build(data):
@@ -381,8 +386,11 @@ def limits_of_path(args):
     return x, y, found
 
 
-def plan(args, model):
-    """(grid, options that the surface's name shows, splits to evaluate) from the flags; raises InputError."""
+def plan(args, model, further_options=()):
+    """(grid, splits to evaluate, [Experiment of every repeat]) from the flags; raises InputError.
+
+    further_options: (name, value) parts of the surfaces' names, after those of the flags.
+    """
     grid = h5_util.Grid.parse("-1:1:51" if args.x is None else args.x, args.y)
     if args.split_idx >= args.data_split:
         raise InputError(f"expected --split_idx below --data_split {args.data_split}, got {args.split_idx}; "
@@ -395,7 +403,6 @@ def plan(args, model):
     if args.repeats > 1 and (args.dir_file or args.surf_file):
         raise InputError("expected --repeats without --dir_file and --surf_file: every repeat has its own files; "
                          "leave them out")
-    make_recipe(args, model, args.idx)
     evaluation.loss_function(args.loss_name)
     options = (
         ("rawdata", args.raw_data),
@@ -406,8 +413,17 @@ def plan(args, model):
          args.loss_name if args.loss_name != "crossentropy" else ""),
         ("bn", args.bn if args.bn != "frozen" else ""),
         ("precision", args.precision),
+        *further_options,
     )
-    return grid, options, ("train", "test") if args.eval_set == "both" else (args.eval_set,)
+
+    def experiment(idx):
+        recipe = make_recipe(args, model, idx)
+        dir_file = args.dir_file or recipe.file_name()
+        surf_file = args.surf_file or net_plotter.surface_name(dir_file, str(grid), options)
+        return Experiment(recipe, dir_file, surf_file)
+
+    splits = ("train", "test") if args.eval_set == "both" else (args.eval_set,)
+    return grid, splits, [experiment(idx) for idx in range(args.idx, args.idx + args.repeats)]
 
 
 def make_recipe(args, model, idx):
@@ -568,8 +584,9 @@ def announcement(run, missing, evaluator):
     ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
     where = f"{len(devices)} x " if len(devices) > 1 else ""
     cpu = f", {threads} thread{'s' * (threads > 1)} each" if devices[0].type == "cpu" else ""
+    slow = evaluation.slow_precision(run.precision, devices[0])
     return (f"{todo} points{resumed} x {samples} {'images' if images else 'samples'}, {run.model.name} on {ranks} "
-            f"({where}{devices[0].type}{cpu}), {run.precision}, batch {evaluator.batch_size}, {evaluator.note}")
+            f"({where}{devices[0].type}{cpu}), {run.precision}{slow}, batch {evaluator.batch_size}, {evaluator.note}")
 
 
 class Progress:
