@@ -9,7 +9,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint gallery clean
+.PHONY: demo test lint gallery gallery-shortcuts gallery-networks gallery-batches gallery-path gallery-curvature clean
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -43,19 +43,62 @@ demo: .venv/ready
 	@echo; echo "Done. The pictures:"
 	@find demo \( -name '*.pdf' -o -name '*.vtp' -o -name '*.png' -o -name '*.html' \) -printf '  %p\n' | sort
 
-GALLERY := _sgd_lr=0.05_bs=32_wd=0.0005_mom=0.9_save_epoch=10_noaug_dataset=digits/model_12.t7
-FILTERS := _weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5_[-1.0,1.0,25]x[-1.0,1.0,25]_datasplit=4_splitidx=0_dataset=digits.h5
+# The gallery. Each part can be made alone, and goes on where it was stopped.
+gallery: gallery-shortcuts gallery-batches gallery-path gallery-curvature
 
-gallery: .venv/ready
+DIGITS := _sgd_lr=0.05_bs=32_wd=0.0005_mom=0.9_save_epoch=10_noaug_dataset=digits/model_12.t7
+FILTERS := _weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5
+DIGITS_PLANE := $(FILTERS)_[-1.0,1.0,25]x[-1.0,1.0,25]_datasplit=4_splitidx=0_dataset=digits.h5
+
+gallery-shortcuts: .venv/ready
 	for m in resnet56 resnet56_noshort; do \
-		python -m cifar10.main --model $$m --dataset digits --batch_size 32 --epochs 12 --lr 0.05 --noaug \
-			--save gallery && \
+		test -f gallery/$$m'$(DIGITS)' || python -m cifar10.main --model $$m --dataset digits --batch_size 32 \
+			--epochs 12 --lr 0.05 --noaug --save gallery || exit 1; \
 		mpirun -n 2 python plot_surface.py --mpi --model $$m --dataset digits --data_split 4 --x=-1:1:25 --y=-1:1:25 \
-			--model_file gallery/$$m'$(GALLERY)' $(NORM) --ynorm filter --yignore biasbn && \
-		python h52vtp.py --surf_file gallery/$$m'$(GALLERY)$(FILTERS)' --surf_name train_loss --zmax 10 --log --png || exit 1; \
+			--model_file gallery/$$m'$(DIGITS)' $(NORM) --ynorm filter --yignore biasbn && \
+		python h52vtp.py --surf_file gallery/$$m'$(DIGITS)$(DIGITS_PLANE)' --surf_name train_loss --zmax 10 --log --png \
+			|| exit 1; \
 	done
-	python plot_2D.py --compare gallery/resnet56'$(GALLERY)$(FILTERS)' gallery/resnet56_noshort'$(GALLERY)$(FILTERS)' \
-		--label resnet56 "resnet56, no shortcuts" --format png --output docs/compare.png
+	python plot_2D.py --compare gallery/resnet56'$(DIGITS)$(DIGITS_PLANE)' \
+		gallery/resnet56_noshort'$(DIGITS)$(DIGITS_PLANE)' --label resnet56 "resnet56, no shortcuts" \
+		--format png --output docs/compare.png
+
+# the small networks: resnet20 on a twentieth of Fashion-MNIST at half the size
+FASHION := --model resnet20 --dataset gallery/fashion.npz
+SMALL := gallery/resnet20_sgd_lr=0.05_bs=16_wd=0.0005_mom=0.9_save_epoch=1_noaug_dataset=fashion
+LARGE := gallery/resnet20_sgd_lr=0.05_bs=256_wd=0.0005_mom=0.9_save_epoch=1_noaug_dataset=fashion
+TRAIN := python -m cifar10.main $(FASHION) --lr 0.05 --noaug --save_epoch 1 --save gallery
+FASHION_LINE := model_10.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,41]_datasplit=3_splitidx=0_dataset=fashion.h5
+PCA := PCA_weights_save_epoch=1/directions.h5
+
+gallery-networks: .venv/ready
+	test -f gallery/fashion.npz || python docs/small_fashion.py gallery/fashion.npz
+	test -f '$(SMALL)/model_10.t7' || $(TRAIN) --batch_size 16 --epochs 10
+	test -f '$(LARGE)/model_20.t7' || $(TRAIN) --batch_size 256 --epochs 20
+
+gallery-batches: gallery-networks
+	for run in '$(SMALL)' '$(LARGE)'; do \
+		mpirun -n 2 python plot_surface.py --mpi $(FASHION) --data_split 3 --eval_set both --x=-1:1:41 $(NORM) \
+			--model_file "$$run/model_10.t7" || exit 1; \
+	done
+	python plot_1D.py --surf_file '$(SMALL)/$(FASHION_LINE)' '$(LARGE)/$(FASHION_LINE)' --label "batch 16" "batch 256" \
+		--output docs/batches.png
+
+gallery-path: gallery-networks
+	python plot_trajectory.py $(FASHION) --data_split 10 --model_folder '$(LARGE)' --max_epoch 20 --eval
+	mpirun -n 2 python plot_surface.py --mpi $(FASHION) --data_split 10 --model_file '$(LARGE)/model_20.t7' \
+		--dir_file '$(LARGE)/$(PCA)' --x=-10.5:1.5:25 --y=-2:4.5:14 --surf_file gallery/path.h5
+	python plot_trajectory.py $(FASHION) --data_split 10 --model_folder '$(LARGE)' --max_epoch 20 --eval \
+		--surf_file gallery/path.h5 --log --animate --format png
+	cp '$(LARGE)/$(PCA)_proj_cos.h5_train_loss_2dcontour_proj.png' docs/path.png
+	cp '$(LARGE)/$(PCA)_proj_cos.h5_train_loss_2dcontour_proj.gif' docs/path.gif
+	cp '$(LARGE)/$(PCA)_proj_cos.h5_loss.png' docs/path_loss.png
+
+gallery-curvature: gallery-networks
+	mpirun -n 2 python plot_hessian_eigen.py --mpi $(FASHION) --data_split 30 --tol 0.05 --x=-1:1:9 --y=-1:1:9 \
+		--model_file '$(SMALL)/model_10.t7' $(NORM) --ynorm filter --yignore biasbn --surf_file gallery/curvature.h5
+	python plot_2D.py --surf_file gallery/curvature.h5 --format png
+	cp gallery/curvature.h5_min_eig_max_eig_ratio_heat_sns.png docs/curvature.png
 
 test: .venv/ready-to-test
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile

@@ -89,6 +89,7 @@ def make_parser():
     g.add_argument("--vmax", type=float, help="highest contour (10 for a loss)")
     g.add_argument("--vlevel", type=float, help="contour step (0.5 for a loss)")
     g.add_argument("--log", action="store_true", help="contours evenly spaced in the logarithm")
+    g.add_argument("--format", choices=figures.FORMATS, default="pdf", help="of the figures (pdf)")
     g.add_argument("--animate", action="store_true", help="a GIF of the path, epoch by epoch")
     return p
 
@@ -147,15 +148,15 @@ def main(argv=None):
 
     names = labels if len(runs) > 1 else ()
     level = {"vmin": args.vmin, "vmax": args.vmax, "vlevel": args.vlevel, "log": args.log}
-    written = plot_2D.plot_trajectory(proj_files, dir_file, labels=names)
-    written += plot_against_epoch(proj_files, labels=names)
+    written = plot_2D.plot_trajectory(proj_files, dir_file, labels=names, fmt=args.format)
+    written += plot_against_epoch(proj_files, names, args.format)
     if args.surf_file:
         differs = [key for key, value in measured["evaluation"].items()
                    if key != "dataset" and surface.provenance.get(key, value) != value]
         if differs:
             figures.note(f"the losses of the checkpoints are of other {', '.join(differs)} than {args.surf_file}")
         written += plot_2D.plot_contour_trajectory(
-            args.surf_file, dir_file, proj_files, args.surf_name, labels=names, **level)
+            args.surf_file, dir_file, proj_files, args.surf_name, labels=names, fmt=args.format, **level)
     if args.animate:
         written += animate(proj_files, dir_file, args.surf_file, args.surf_name, labels=names, **level)
     for figure in written:

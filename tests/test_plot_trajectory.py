@@ -320,6 +320,17 @@ def test_the_path_is_drawn_over_a_surface_of_its_plane_only(copy, capsys):
         plot_trajectory.main([*arguments(copy), *write("beside.h5", below | {"directions": "0" * 64})])
 
 
+@pytest.mark.parametrize("fmt, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_all_figures_have_the_format_that_was_asked_for(fmt, start, copy, capsys):
+    surface = h5_util.Grid.parse("-6:1:8", "-3:3:7")
+    values = {"train_loss": np.add.outer(surface.y**2, surface.x**2)}
+    h5_util.write_surface(str(copy / "s.h5"), h5_util.Surface(surface, values, {"train_loss": np.ones((7, 8), bool)}))
+    plot_trajectory.main([*arguments(copy), "--surf_file", str(copy / "s.h5"), "--format", fmt])
+    made = [line.removeprefix("figure: ") for line in capsys.readouterr().out.splitlines() if "figure: " in line]
+    assert len(made) == 3 and all(path.endswith(f".{fmt}") for path in made)
+    assert all(open(path, "rb").read().startswith(start) for path in made)
+
+
 def test_a_checkpoint_that_was_not_evaluated_has_no_loss_in_the_figure(copy, monkeypatch):
     file = copy / "PCA_weights_save_epoch=2" / "directions.h5_proj_cos.h5"
     with h5py.File(file, "r+") as f:
