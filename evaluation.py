@@ -96,7 +96,8 @@ def per_sample(function, flag, name):
         if found.shape[0] != len(targets):
             raise InputError(f"expected one number per sample, or a mean, from {flag} {name}, got shape "
                              f"{tuple(found.shape)} for {len(targets)} samples; correct it")
-        return found.float().flatten(1).mean(1) if found.dim() > 1 else found
+        found = found if found.is_floating_point() else found.float()
+        return found.flatten(1).mean(1) if found.dim() > 1 else found
 
     return measure
 

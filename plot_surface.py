@@ -182,7 +182,9 @@ def main(argv=None, measurement=LOSS, description=__doc__):
         if not (args.trainloader or args.testloader):
             world.on_root(dataloader.prepare, args.dataset, args.datapath, read)
         data = world.together(load_data, args, read, world)
-        run = Run(world, args, measurement, model, grid, splits, data, devices, threads, precision)
+        hashes = {f"{s}_data": dataloader.split_hash(split) for s, split in data.items()}
+        world.together(refuse_other_data, args, hashes, world.bcast(hashes))
+        run = Run(world, args, measurement, model, grid, splits, data, hashes, devices, threads, precision)
         if args.check:
             run.check(experiments[0])
             return
@@ -212,6 +214,7 @@ class Run:
     grid: h5_util.Grid
     splits: tuple
     data: dict
+    hashes: dict
     devices: list
     threads: int
     precision: str
@@ -240,10 +243,9 @@ class Run:
         provenance = made_from | {
             "directions": net_plotter.directions_hash(directions), "dir_type": args.dir_type, "loss": args.loss_name,
             "precision": self.precision, "dataset": args.dataset, "bn": args.bn,
-        } | measurement.provenance
+        } | measurement.provenance | self.hashes
         names = {split: measurement.names(split, metric) for split in self.splits}
-        hashes = world.on_root(lambda: {f"{s}_data": dataloader.split_hash(data) for s, data in self.data.items()})
-        store = world.only_root(SurfaceStore, surf_file, grid, sum(names.values(), []), dir_file, provenance | hashes)
+        store = world.only_root(SurfaceStore, surf_file, grid, sum(names.values(), []), dir_file, provenance)
         try:
             missing = world.bcast(store and {split: store.missing(names[split]).tolist() for split in names})
             asked = world.bcast(store and [n for n in measurement.centre if n not in store.notes])
@@ -464,6 +466,13 @@ def load_data(args, splits, world):
         splits=splits, trainloader=args.trainloader, testloader=args.testloader, trust_pickle=args.trust_pickle,
         quiet=world.rank > 0, batch_size=args.batch_size or 128, threads=args.threads, memory=world.share_memory())
     return {split: getattr(data, split) for split in splits}
+
+
+def refuse_other_data(args, own, root):
+    """Raises InputError where this rank has read other data than rank 0."""
+    if own != root:
+        raise InputError(f"expected --dataset {args.dataset} to be the same on all ranks, it differs from one to the "
+                         "next: seed what is random in it, and switch shuffling and augmentation off")
 
 
 def check_fit(net, data, args, tell=True):

@@ -107,6 +107,35 @@ def test_products_are_those_of_an_independent_library():
     torch.testing.assert_close(ours(v), theirs @ v, rtol=1e-9, atol=1e-12)
 
 
+class Named(nn.Module):
+    """Takes a tensor by name, gives numbers, in a dict if asked to."""
+
+    def __init__(self, as_dict):
+        super().__init__()
+        self.first, self.last, self.as_dict = nn.Linear(4, 5), nn.Linear(5, 2), as_dict
+
+    def forward(self, x):
+        out = self.last(torch.tanh(self.first(x)))
+        return {"logits": out} if self.as_dict else out
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_regression_with_named_inputs_has_the_hessian_of_its_own_loss(as_dict):
+    torch.manual_seed(0)
+    net, x, y = Named(as_dict).double(), torch.randn(11, 4).double(), torch.randn(11, 2).double()
+    hessian = Hessian([net], Split({"x": x}, y), "torch.nn:MSELoss", "last", batch_size=4)
+    assert hessian.size == 12  # --params REGEX: the last layer, its bias included
+
+    def mean_loss(flat):
+        state = dict(net.named_parameters()) | {"last.weight": flat[:10].view(2, 5), "last.bias": flat[10:]}
+        out = torch.func.functional_call(net, state, (x,))
+        return nn.functional.mse_loss(out["logits"] if as_dict else out, y)
+
+    matrix = torch.func.hessian(mean_loss)(torch.cat([p.detach().flatten() for p in net.last.parameters()]))
+    v = anywhere(12)
+    torch.testing.assert_close(hessian(v), matrix @ v, rtol=1e-9, atol=1e-12)
+
+
 def test_the_gradient_is_that_of_the_mean_loss():
     net = small()
     loss = evaluation.crossentropy(net(SPLIT.inputs.double()), SPLIT.targets).mean()
