@@ -50,18 +50,23 @@ DIGITS := _sgd_lr=0.05_bs=32_wd=0.0005_mom=0.9_save_epoch=10_noaug_dataset=digit
 FILTERS := _weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5
 DIGITS_PLANE := $(FILTERS)_[-1.0,1.0,25]x[-1.0,1.0,25]_datasplit=4_splitidx=0_dataset=digits.h5
 
+# $(SHRINK) FROM WIDTH TO: a picture of WIDTH pixels and 256 colours
+SHRINK := python -c "import sys; from PIL import Image; i = Image.open(sys.argv[1]).convert('RGB'); w = int(sys.argv[2]); \
+	i.resize((w, round(i.height * w / i.width)), Image.Resampling.LANCZOS).quantize(256).save(sys.argv[3], optimize=True)"
+
 gallery-shortcuts: .venv/ready
 	for m in resnet56 resnet56_noshort; do \
 		test -f gallery/$$m'$(DIGITS)' || python -m cifar10.main --model $$m --dataset digits --batch_size 32 \
 			--epochs 12 --lr 0.05 --noaug --save gallery || exit 1; \
 		mpirun -n 2 python plot_surface.py --mpi --model $$m --dataset digits --data_split 4 --x=-1:1:25 --y=-1:1:25 \
 			--model_file gallery/$$m'$(DIGITS)' $(NORM) --ynorm filter --yignore biasbn && \
-		python h52vtp.py --surf_file gallery/$$m'$(DIGITS)$(DIGITS_PLANE)' --surf_name train_loss --zmax 10 --log --png \
-			|| exit 1; \
+		python h52vtp.py --surf_file gallery/$$m'$(DIGITS)$(DIGITS_PLANE)' --surf_name train_loss --zmax 10 --log --png && \
+		$(SHRINK) gallery/$$m'$(DIGITS)$(DIGITS_PLANE)_train_loss_zmax=10.0_log.png' 800 docs/$$m.png || exit 1; \
 	done
 	python plot_2D.py --compare gallery/resnet56'$(DIGITS)$(DIGITS_PLANE)' \
 		gallery/resnet56_noshort'$(DIGITS)$(DIGITS_PLANE)' --label resnet56 "resnet56, no shortcuts" \
-		--format png --output docs/compare.png
+		--output gallery/compare.png
+	$(SHRINK) gallery/compare.png 1050 docs/compare.png
 
 # the small networks: resnet20 on a twentieth of Fashion-MNIST at half the size
 FASHION := --model resnet20 --dataset gallery/fashion.npz

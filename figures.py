@@ -158,6 +158,21 @@ def plain_name(name):
     return words + (" (%)" if in_percent(name) else "")
 
 
+def heading(*parts, longest=48):
+    """The parts that aren't empty, joined by commas, on as many lines as one column needs for them.
+
+    A part that is too long for a line, as a network FILE.py:function(...) may be, keeps its end.
+    """
+    lines = []
+    for part in filter(None, parts):
+        part = part if len(part) <= longest else "\N{HORIZONTAL ELLIPSIS}" + part[len(part) - longest + 1 :]
+        if lines and len(lines[-1]) + 2 + len(part) <= longest:
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return ",\n".join(lines)
+
+
 PERCENT = {"acc": "accuracy", "err": "error"}
 STATISTICS = {"low": "lower quartile", "high": "upper quartile", "iqr": "interquartile range"}
 

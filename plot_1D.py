@@ -157,7 +157,7 @@ def heading(title, model, what, arrays, repeats=0):
     share = min(figures.share_done(a) for a in arrays)
     unfinished = f"{figures.percent(share)} of the points" if share < 1 else ""
     median = f"median of {repeats} directions" if repeats else ""
-    return ", ".join(filter(None, (model, what, median, unfinished))) if title is None else title
+    return figures.heading(model, what, median, unfinished) if title is None else title
 
 
 def draw_band(ax, x, low, high, colour):

@@ -85,7 +85,7 @@ def make_plane(surface, values, name, path, title=None):
     filled = values if computed.all() else from_coarse(surface.grid, values)
     if title is None:
         model = surface.provenance.get("model")
-        title = (f"{model}, " if isinstance(model, str) else "") + figures.plain_name(name).removesuffix(" (%)")
+        title = figures.heading(model if isinstance(model, str) else "", figures.plain_name(name).removesuffix(" (%)"))
     title += unfinished(values, filled) if title else ""
     z = np.ma.masked_invalid(filled).filled(np.nan)
     return Plane(surface.grid.x, surface.grid.y, z, computed, figures.bad_points(filled), name, title)

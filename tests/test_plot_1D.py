@@ -160,6 +160,23 @@ def test_a_file_of_a_metric_alone_is_drawn(tmp_path, drawn):
     assert plot_1D.plot_1d_loss_err(path) == [f"{path}_1d_test_mae.pdf"]
 
 
+@pytest.mark.parametrize("model", ["resnet56_noshort", "own/nets.py:make(" + "width=64, " * 12 + ")"])
+def test_a_title_fits_into_the_figure_whatever_the_network_is_called(model, tmp_path, drawn):
+    path = str(tmp_path / "s.h5")
+    grid = Grid.parse("-1:1:41")
+    done = np.arange(41) % 8 == 4
+    write_surface(path, Surface(grid, {"train_loss": parabola(grid.x)}, {"train_loss": done},
+                                provenance={"model": model, "repeats": ["a", "b"]}))
+    plot_1D.plot_1d_loss_err(path)
+    assert len(drawn) == 2
+    for figure in drawn.values():
+        title = figure.axes[0].title
+        figure.draw_without_rendering()
+        box = title.get_window_extent().transformed(figure.transFigure.inverted())
+        assert box.x0 >= 0 and box.x1 <= 1 and box.y1 <= 1
+        assert model[-20:] in title.get_text() and "12 % of the points" in title.get_text()
+
+
 @pytest.mark.parametrize("points", [1, 2])
 def test_a_line_of_very_few_points_is_drawn_with_dots(points, tmp_path, drawn):
     path = str(tmp_path / "s.h5")
