@@ -102,8 +102,9 @@ gallery-path: gallery-networks
 gallery-curvature: gallery-networks
 	mpirun -n 2 python plot_hessian_eigen.py --mpi $(FASHION) --data_split 30 --tol 0.05 --x=-1:1:9 --y=-1:1:9 \
 		--model_file '$(SMALL)/model_10.t7' $(NORM) --ynorm filter --yignore biasbn --surf_file gallery/curvature.h5
-	python plot_2D.py --surf_file gallery/curvature.h5 --format png
-	cp gallery/curvature.h5_min_eig_max_eig_ratio_heat_sns.png docs/curvature.png
+	python plot_2D.py --surf_file gallery/curvature.h5 --surf_name max_eig --format png
+	cp gallery/curvature.h5_min_eig_max_eig_abs_ratio_heat_sns.png docs/curvature.png
+	cp gallery/curvature.h5_max_eig_2dheat.png docs/max_eig.png
 
 test: .venv/ready-to-test
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile

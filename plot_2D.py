@@ -568,12 +568,15 @@ def heat_figure(plane, scale, labels, show, label=None, zero_line=False, **_):
 
 
 def surface_figure(plane, scale, labels, show, zlim=None, log=False, **_):
-    """The surface in perspective, lit from the upper left; values above the top of the axis are cut off there."""
+    """The surface in perspective, lit from the upper left; values above the top of the axis are cut off there.
+
+    Values that span decades are drawn as their logarithms: losses, which are cut instead, only where that is asked for.
+    """
     import matplotlib
     from matplotlib.colors import LightSource
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    log = log and scale.log
+    log = scale.log and (log or not figures.is_loss(plane.name))
     z = plane.z
     if log:
         z = np.log10(np.where(z > 0, z, z[z > 0].min(initial=np.inf)), where=~np.isnan(z), out=np.full(z.shape, np.nan))
@@ -604,17 +607,22 @@ def surface_figure(plane, scale, labels, show, zlim=None, log=False, **_):
     ax.set_box_aspect((1, 1, 0.75), zoom=0.95)
     ax.view_init(elev=32, azim=-55)
     unit = format_height(ax.zaxis, bottom, top, log)
+    written = ax.zaxis.get_ticklabels()
+    for label in written:
+        label.set_horizontalalignment("left")  # centred, the long ones run over the axis
+    widest = max(_text_width(label.get_text(), 7) for label in written)  # points
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.pane.set_facecolor("white")
         axis.pane.set_edgecolor("0.8")
         axis._axinfo["grid"].update(linewidth=0.4, color="0.88")
-        axis.set_tick_params(pad=-3)
+        axis.set_tick_params(pad=-5 if axis is ax.zaxis else -3)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(matplotlib.ticker.MaxNLocator(4, prune="both"))  # those in the corners would collide
     ax.set_xlabel(labels[0], labelpad=-4)
     ax.set_ylabel(labels[1], labelpad=-4)
     cut_at = figures.number(float(f"{10.0**top if log else top:.6g}"))
-    ax.set_zlabel(figures.plain_name(plane.name) + unit + (f" (cut at {cut_at})" if cut else ""), labelpad=-6)
+    ax.set_zlabel(figures.plain_name(plane.name) + unit + (f" (cut at {cut_at})" if cut else ""),
+                  labelpad=0.6 * widest - 11)
     if plane.title:
         figure.suptitle(plane.title, y=0.98)
     handles = figures.bad_handles(plane.bad)

@@ -281,6 +281,39 @@ def test_the_3d_figure_has_the_surface_in_it(log, tmp_path, drawn, only, monkeyp
         assert np.allclose(10 ** z[here] if log else z[here], wanted[row, column])
 
 
+@pytest.mark.parametrize("low, high, name, log", [
+    (7, 6600, "max_eig", False), (0.05, 3, "train_loss", True), (0.1, 90, "train_loss", False),
+    (30000, 48000, "train_mae", False), (-3e-7, 2e-6, "min_eig", False), (1e-9, 1e9, "train_loss", True),
+])  # fmt: skip
+def test_numbers_of_the_3d_axis_touch_neither_the_axis_nor_its_label(low, high, name, log, tmp_path, drawn, only):
+    only("3dsurface")
+    path = str(tmp_path / "s.h5")
+    save(path, lambda x, y: low * (high / low) ** ((x**2 + y**2) / 2) if low > 0 else low + (high - low) * x**2,
+         name=name)
+    plot_2D.plot_2d_contour(path, name, log=log)
+    figure = drawn["3dsurface.pdf"]
+    figure.draw_without_rendering()
+    axis = figure.axes[0].zaxis
+    word = axis.label.get_window_extent()
+    line = axis.line.get_window_extent()
+    # as they were drawn: get_ticklabels() would move them
+    bottom, top = figure.axes[0].get_zlim()
+    shown = [tick.label1.get_window_extent() for tick in axis.majorTicks if bottom <= tick.get_loc() <= top]
+    assert len(shown) >= 3 and word.x1 < figure.bbox.x1
+    for number in shown:
+        assert not number.overlaps(word)
+        assert number.x0 > line.x0  # the axis leans, to the right at its top
+
+
+def test_values_that_span_decades_are_drawn_as_logarithms_in_3d_but_losses_are_cut(tmp_path, drawn, only):
+    only("3dsurface")
+    path = str(tmp_path / "s.h5")
+    for name, top in (("max_eig", 4), ("train_loss", 10)):
+        save(path, lambda x, y: 10.0 ** (4 * x**2), name=name)
+        plot_2D.plot_2d_contour(path, name)
+        assert drawn["3dsurface.pdf"].axes[0].get_zlim()[1] == pytest.approx(top)
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (51, 51), (301, 7)])
 def test_refining_keeps_the_points_and_is_linear_between_them(shape):
     y, x = (np.sort(np.random.default_rng(n).normal(size=n)) for n in shape)
