@@ -69,13 +69,17 @@ def hessian(*flags, file="s.h5"):
 
 
 def test_eigenvalues_agree_with_the_original(golden, monkeypatch):
-    """Their tolerance is 1 %; the loss is over 64 samples, which fit into one batch of theirs, not of ours."""
+    """The loss is over 64 samples, which fit into one batch of theirs, not of ours.
+
+    Their tolerance is 1 %. Ours may be looser: eigenvalues are wrong by the square of their residuals, which stops the
+    solver after three quarters of the products, and it is the agreement that is tested.
+    """
     monkeypatch.chdir(golden)
     with np.load("data.npz") as f:
         np.savez("first.npz", x_train=f["x_train"][:64], y_train=f["y_train"][:64])
     plot_hessian_eigen.main(["--model", "resnet20", "--dataset", "first.npz", "--model_file", "model_6.t7", *FILTER,
-                             "--x=-0.5:0.5:3", "--batch_size", "24"])
-    got = h5_util.read_surface("model_6.t7_weights_xignore=biasbn_xnorm=filter.h5_[-0.5,0.5,3]_dataset=first.h5")
+                             "--x=-0.5:0.5:3", "--batch_size", "40", "--tol", "0.1", "--surf_file", "s.h5"])
+    got = h5_util.read_surface("s.h5")
     expected = h5_util.read_surface(GOLDEN / "hess_1d.h5")
     np.testing.assert_array_equal(got.grid.x, expected.grid.x)
     assert got.values["eig_converged"].all()
@@ -145,16 +149,14 @@ def test_resumed_equals_uninterrupted(inputs, capsys):
 
 def test_two_ranks_write_what_one_writes(golden):
     small_images(golden / "small.npz", 6)
-    found = []
-    for ranks in (0, 2):
-        file = golden / f"{ranks}.h5"
-        done = run("plot_hessian_eigen.py", "--model", "resnet20", "--dataset", golden / "small.npz", "--model_file",
-                   golden / "model_6.t7", "--surf_file", file, "--batch_size", "4", *FILTER, "--x=-0.2:0.2:4",
-                   "--tol", "0.1", ranks=ranks)
-        assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-        found.append(h5_util.read_surface(file))
+    flags = ["--model", "resnet20", "--dataset", golden / "small.npz", "--model_file", golden / "model_6.t7", *FILTER,
+             "--x=-0.2:0.2:3", "--batch_size", "4", "--tol", "0.5", "--surf_file"]
+    plot_hessian_eigen.main([*map(str, flags), str(golden / "one.h5")])
+    done = run("plot_hessian_eigen.py", *flags, golden / "two.h5", ranks=2)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+    one, two = (h5_util.read_surface(golden / name) for name in ("one.h5", "two.h5"))
     for name in NAMES:
-        np.testing.assert_array_equal(found[0].values[name], found[1].values[name])
+        np.testing.assert_array_equal(one.values[name], two.values[name])
 
 
 def test_loss_and_curvature_share_a_file_in_any_order(inputs, capsys):

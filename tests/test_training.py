@@ -129,11 +129,11 @@ def test_checkpoints_are_those_of_epochs_0_1_every_save_epoch_and_the_last(train
         0, 1, 70, 140, 150, 210, 280, 300]
 
 
-def test_one_epoch_on_digits_from_the_command_line(tmp_path):
-    process = run("-m", "cifar10.main", "--epochs", 1, "--dataset", "digits", "--model", "resnet20",
+def test_one_epoch_from_the_command_line(npz, tmp_path):
+    process = run("-m", "cifar10.main", "--epochs", 1, "--dataset", npz, "--model", "resnet20",
                   "--save", tmp_path / "nets")
     assert process.returncode == 0 and process.stderr == ""
-    name = "resnet20_sgd_lr=0.1_bs=128_wd=0.0005_mom=0.9_save_epoch=10_dataset=digits"
+    name = "resnet20_sgd_lr=0.1_bs=128_wd=0.0005_mom=0.9_save_epoch=10_dataset=tiny"
     assert {p.name for p in (tmp_path / "nets" / name).iterdir()} == {
         "log.out", "model_0.t7", "opt_state_0.t7", "model_1.t7", "opt_state_1.t7"}
     assert process.stdout == (tmp_path / "nets" / name / "log.out").read_text()
