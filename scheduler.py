@@ -8,6 +8,7 @@ There is no collective per point.
 Rank 0 works too, and answers the others between two *batches* of its own point, not between its points: `measure` calls
 `idle()` that often. So a request waits milliseconds although rank 0 has neither a service thread (which would fight for
 the interpreter lock with the thread that feeds the device) nor a one-sided counter (which knows nothing of speeds).
+Where a batch takes longer than TICK, a timer calls idle() within it: the disk and a preemption notice can't wait.
 """
 
 import heapq
@@ -25,6 +26,7 @@ from mpi4pytorch import RankFailed
 # a preempted job gets one of these some time before the kill
 SIGNALS = {number.name: number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
 MOST_AHEAD = 64
+TICK = 1.0  # seconds that the others, the disk and a signal wait at most for a batch
 
 
 def split_inds(indices, nproc):
@@ -127,17 +129,26 @@ class Interrupted(Exception):
         self.code = 128 + SIGNALS[name]
 
 
+class _Late(BaseException):
+    """Leaves a batch in the middle; no `except Exception` of somebody's network holds it up."""
+
+
 class _Signals:
     """Within the block a signal is only noted; `check()` raises it as Interrupted where it can be handled."""
 
     def __enter__(self):
         self.seen = None
         self._old = {}
-        for name, number in SIGNALS.items():
-            try:
+        try:
+            for name, number in SIGNALS.items():
                 self._old[number] = signal.signal(number, lambda *_, name=name: setattr(self, "seen", name))
-            except ValueError:  # not the main thread (a notebook's worker, say): leave signals alone
-                break
+            self._ticks = signal.getsignal(signal.SIGALRM) == signal.SIG_DFL  # else somebody needs it
+            if self._ticks:
+                self._old[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._tick)
+                signal.siginterrupt(signal.SIGALRM, False)  # reading and writing go on after a tick
+        except ValueError:  # not the main thread (a notebook's worker, say): leave signals alone
+            self._ticks = False
+        self._idle = None
         return self
 
     def __exit__(self, *_):
@@ -148,11 +159,45 @@ class _Signals:
         if self.seen:
             raise Interrupted(self.seen, socket.gethostname())
 
+    def attend(self, measure, point, idle):
+        """measure(point, idle), with idle() called every TICK even if `measure` does not."""
+        if not self._ticks:
+            return measure(point, idle)
+
+        def between():
+            """idle(), and no tick within it."""
+            self._idle = None
+            try:
+                idle()
+            finally:
+                self._called, self._idle = time.monotonic(), between
+
+        self._called, self._idle = time.monotonic(), between
+        signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+        try:
+            try:
+                return measure(point, between)
+            finally:
+                self._idle = None
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except _Late:
+            raise self._error from None
+
+    def _tick(self, *_):
+        if self._idle is None or time.monotonic() - self._called < 0.9 * TICK:
+            return
+        try:
+            self._idle()
+        except Exception as error:
+            self._error = error
+            raise _Late from None
+
 
 def walk(world, levels, measure, record, save):
     """Measure every point of `levels` once, on all ranks of `world`.
 
-    measure(point, idle) -> any picklable value, on every rank; it calls idle() at least every few batches
+    measure(point, idle) -> any picklable value, on every rank; it calls idle() at least every few batches (a batch that
+                            takes longer than TICK is interrupted for it)
     record(point, value)    on rank 0, as soon as a result is there
     save()                  on rank 0, often; it decides itself whether it is time to write
 
@@ -211,7 +256,7 @@ def _lead(world, pool, measure, record, save, signals):
             serve()
             time.sleep(0.0005)
             continue
-        value = measure(point, serve)
+        value = signals.attend(measure, point, serve)
         end = time.monotonic()
         record(point, value)
         pool.done(0, point, end - now, end)
@@ -238,7 +283,7 @@ def _follow(world, measure, signals):
                 time.sleep(0.0005)
                 continue
             start = time.monotonic()
-            value = measure(queue[0], pull)
+            value = signals.attend(measure, queue[0], pull)
             world.send(0, ("result", (queue.popleft(), value, time.monotonic() - start)))
     except Interrupted as interrupted:
         _tell(world, "interrupted", (str(interrupted).split(" on ")[0], socket.gethostname()))

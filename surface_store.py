@@ -1,16 +1,19 @@
 """The surface file of a running job: created or resumed, locked, filled, saved. Only rank 0 has one.
 
-Law: what `saved` counts is on the disk, whatever happens next; and a point is in the file only if it was computed with
-the network, directions, data, loss and precision that the file's provenance names.
+Laws: a result is on the disk at most 5 s after it was recorded, at 1 % of the time; what is there stays, whatever
+happens next; and a point is in the file only if it was computed with the network, directions, data, loss and precision
+that the file's provenance names.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import socket
 import sys
 import time
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +22,8 @@ import h5_util
 from errors import InputError
 
 SAVE_SECONDS = 1.0, 4.8  # a result waits at least and at most this long, between them ...
-SAVE_SHARE = 0.01  # ... so that this share of the time is spent on writing
-SLOW_SHARE = 0.05  # where a write takes so long that 5 s can't be kept without spending more than this share, it isn't
+SAVE_SHARE = 0.01  # ... so that this share of the time is spent on writing; half of it each on file and journal
+SLOW_SHARE = 0.05  # on a disk so slow that 5 s can't be kept without spending more than this share, they aren't
 STALE_SECONDS = 120.0  # a lock of another host that was not touched for so long is a dead job's
 
 
@@ -34,16 +37,25 @@ class SurfaceStore:
 
     def __init__(self, path, grid, names, dir_file, provenance):
         self.path, self._names = path, list(names)
-        self._unsaved, self._cost, self._warned, self._lock = 0, 0.0, False, None
+        self._unsaved, self._cost, self._warned, self._lock = [], 0.0, False, None
         self.surface = self._read_or_new(grid, dir_file, provenance)
+        self._journal = Journal(path, self.surface)
+        self._last = self._last_whole = time.monotonic()
+        self._provenance = self.surface.provenance
         if self.missing().size == 0:
             if os.path.exists(lock_path(path)):  # left by a job that was killed after its last save, or a living job's
                 with contextlib.suppress(InputError):
-                    Lock(path).release()
+                    lock = Lock(path)
+                    self._journal.remove()
+                    lock.release()
             return
         self._lock = Lock(path)
         try:
+            known = os.path.exists(path)  # without its file a journal is nothing: who deletes the one means both
             self.surface = self._read_or_new(grid, dir_file, provenance)  # it may have grown until we had the lock
+            self._journal = Journal(path, self.surface)
+            for point, values in self._journal.read() if known else ():
+                self.record(point, values)
             self._write()
         except BaseException:
             self._lock.release()
@@ -69,35 +81,52 @@ class SurfaceStore:
         for name, value in values.items():
             self.surface.values[name].flat[point] = value
             self.surface.computed[name].flat[point] = True
-        self._unsaved += 1
+        self._unsaved.append((point, values))
 
     def save(self, now=False):
-        """Write if it is time to, or if `now`. A full disk is reported once and tried again: the results are kept."""
-        shortest, longest = SAVE_SECONDS
-        wait = max(shortest, min(longest, self._cost / SAVE_SHARE), self._cost / SLOW_SHARE)
-        if not now and time.monotonic() - self._last < wait:
+        """Write if it is time to, or if `now`. A full disk is reported once and tried again: the results are kept.
+
+        The whole file, unless it is so large that this would take more than SAVE_SHARE of the time: then the new
+        results go to the journal, and the file is written as often as half the share allows.
+        """
+        (shortest, longest), passed = SAVE_SECONDS, time.monotonic() - self._last
+        whole = (now or self._cost <= longest * SAVE_SHARE or self.surface.provenance != self._provenance
+                 or time.monotonic() - self._last_whole >= 2 * self._cost / SAVE_SHARE)
+        wait = max(shortest, min(longest, (self._cost if whole else 2 * self._journal.cost) / SAVE_SHARE))
+        if not now and passed < (wait if whole else max(wait, self._journal.cost / SLOW_SHARE)):
             return
-        if not self._unsaved:
+        if not self._unsaved and not (whole and self._journal.holds):
             self._last = time.monotonic()
             if self._lock:  # a complete file has none
                 self._lock.touch()
             return
         try:
-            self._write()
+            if whole:
+                self._write()
+            else:
+                self._append()
         except InputError as error:
             if now:
                 raise
             self._last = time.monotonic()
             if not self._warned:
-                print(f"warning: {error}; {self._unsaved} results wait in memory, trying again", file=sys.stderr)
+                print(f"warning: {error}; {len(self._unsaved)} results wait in memory, trying again", file=sys.stderr)
             self._warned = True
 
     def _write(self):
         start = time.monotonic()
         h5_util.write_surface(self.path, self.surface)
-        self._last = time.monotonic()
+        self._journal.remove()  # all that it holds is in the file
+        self._last = self._last_whole = time.monotonic()
         self._cost = self._last - start
-        self._unsaved = 0
+        self._unsaved, self._provenance = [], dict(self.surface.provenance)
+        self._lock.touch()
+
+    def _append(self):
+        """Put the new results into the journal."""
+        self._journal.append(self._unsaved)
+        self._last = time.monotonic()
+        self._unsaved = []
         self._lock.touch()
 
     @property
@@ -120,8 +149,7 @@ class SurfaceStore:
         if self._lock is None:
             return
         try:
-            if self._unsaved:
-                self.save(now=True)
+            self.save(now=True)
         finally:
             self._lock.release()
             self._lock = None
@@ -177,10 +205,95 @@ def _short(value):
     return text[:10] if len(text) == 64 else text
 
 
-def lock_path(target):
-    """The lock file of `target`: a short name, because the surface's own may be as long as the file system allows."""
+def beside(target, kind):
+    """A hidden file beside `target`: a short name, because its own may be as long as the file system allows."""
     folder, base = os.path.split(os.path.realpath(target))
-    return os.path.join(folder, f".{hashlib.sha256(os.fsencode(base)).hexdigest()[:16]}.lock")
+    return os.path.join(folder, f".{hashlib.sha256(os.fsencode(base)).hexdigest()[:16]}.{kind}")
+
+
+def lock_path(target):
+    return beside(target, "lock")
+
+
+class Journal:
+    """Results that a large surface file does not hold yet, in a file beside it.
+
+    A 1001x1001 file takes a fifth of a second to write: every 5 s, that would be 4 % of the time. Changing it in place
+    would be quick, but whoever copies it meanwhile could get a mask without its values. So results are appended here,
+    one line of JSON each with a checksum, and flushed to the disk; what a crash has left half written does not count.
+    The first line says what they were computed from: a journal of something else is not read.
+
+    Raises InputError where nothing can be appended; what was appended before stays.
+    """
+
+    def __init__(self, target, surface):
+        self.path = beside(target, "journal")
+        made_from = {key: value for key, value in surface.provenance.items() if key in MATTERS}
+        axes = [[axis.size, *axis[[0, -1]].tolist()] for axis in (surface.grid.x, surface.grid.y) if axis is not None]
+        self._head, self._surface = {"grid": axes, "from": made_from}, surface
+        self._size = 0  # of what this job has appended
+        self.cost = 0.0  # seconds that the last append took
+
+    def append(self, results):
+        """Put [(point, {name: value})] on the disk."""
+        start = time.monotonic()
+        lines = [_line([int(point), {name: float(value) for name, value in values.items()}])
+                 for point, values in results]
+        if not self._size:
+            lines = [_line(self._head), *lines]
+        image = "".join(lines).encode()
+        if not self._size:
+            h5_util.write_file(self.path, image)
+        else:
+            try:
+                with open(self.path, "r+b") as f:
+                    f.truncate(self._size)  # what an append that failed has left
+                    f.seek(self._size)
+                    f.write(image)
+                    f.flush()
+                    os.fsync(f.fileno())
+            except OSError as error:
+                raise InputError(f"can't write {self.path} ({error.strerror}); make room") from None
+        self._size += len(image)
+        self.cost = time.monotonic() - start
+
+    def read(self):
+        """[(point, {name: value})] that a job which was killed has left, if they belong to this surface."""
+        try:
+            with open(self.path, encoding="utf-8", errors="replace") as f:
+                found = list(map(_content, f))
+        except OSError:
+            return []
+        head, *results = [*itertools.takewhile(lambda content: content is not None, found)] or [None]
+        if not head or head["grid"] != self._head["grid"]:
+            return []
+        old, new = head["from"], self._head["from"]
+        if any(old[key] != new[key] for key in old.keys() & new.keys()):
+            return []
+        size, names = self._surface.grid.size, self._surface.values
+        return [(point, {name: value for name, value in values.items() if name in names})
+                for point, values in results if 0 <= point < size]
+
+    @property
+    def holds(self):
+        """Has this job put results here that the file does not hold yet?"""
+        return self._size > 0
+
+    def remove(self):
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        self._size = 0
+
+
+def _line(content):
+    text = json.dumps(content)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def _content(line):
+    """The content of a line of a journal, or None where it is not whole."""
+    checksum, _, text = line.partition(" ")
+    return json.loads(text) if text.endswith("\n") and checksum == f"{zlib.crc32(text[:-1].encode()):08x}" else None
 
 
 class Lock:

@@ -1,8 +1,9 @@
 """plot_surface.py with a slow evaluation that can die: python tests/dying.py MODE RANK SECONDS FOLDER -- FLAGS
 
-At its third point, rank RANK does what MODE says ("none": nothing). A point takes SECONDS more than usual. The surface
-is saved every 20 ms. In FOLDER: every rank leaves its pid in pid.RANK at its start, and makes ready.RANK and
-host.RANK when it measures its first point; saved holds a line for each save that was reported: the points of the file.
+At its third point, rank RANK does what MODE says ("none": nothing). A point takes SECONDS more than usual, as one batch
+if MODE is "batch". Results are saved every 20 ms, mostly to the journal, as those of a large file. In FOLDER: every
+rank leaves its pid in pid.RANK at its start, and makes ready.RANK and host.RANK when it measures its first point; saved
+holds a line for each save that was reported: the points that are on the disk.
 """
 
 # ruff: noqa: E402
@@ -16,6 +17,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import json
+import resource
 import signal
 import socket
 import time
@@ -38,8 +40,24 @@ def refuse():
     raise errors.InputError("planned refusal")
 
 
+def fill_memory():
+    """Until there is none left, and hold it while the message is written."""
+    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+    held, size = [], 16 << 20
+    while True:
+        try:
+            held.append(bytearray(size))
+        except MemoryError:
+            if size < 1000:
+                raise
+            size //= 2
+
+
 MODES = {
     "none": lambda: None,
+    "batch": lambda: None,
+    "memory": fill_memory,
     "exception": fail,
     "input": refuse,
     "exit": lambda: os._exit(3),
@@ -61,14 +79,14 @@ class Dying(evaluation.Evaluator):
             MODES[mode]()
         end = time.monotonic() + float(seconds)
         while time.monotonic() < end:
-            time.sleep(0.005)
+            time.sleep(float(seconds) if mode == "batch" else 0.005)
             idle()
         return super().__call__(names, idle)
 
 
-def report_saves(write):
+def report_saves(save):
     def reporting(store):
-        write(store)
+        save(store)
         with open(os.path.join(sys.argv[4], "saved"), "a") as f:
             points = np.flatnonzero(store.surface.computed["train_loss"]).tolist()
             f.write(json.dumps(points) + "\n")
@@ -77,7 +95,8 @@ def report_saves(write):
 
 
 if __name__ == "__main__":
-    surface_store.SAVE_SECONDS, surface_store.SAVE_SHARE, surface_store.SLOW_SHARE = (0.02, 0.02), 1e9, 1e9
-    surface_store.SurfaceStore._write = report_saves(surface_store.SurfaceStore._write)
+    surface_store.SAVE_SECONDS, surface_store.SAVE_SHARE, surface_store.SLOW_SHARE = (0.02, 0.02), 0.1, 1e9
+    for name in ("_write", "_append"):
+        setattr(surface_store.SurfaceStore, name, report_saves(getattr(surface_store.SurfaceStore, name)))
     flags = sys.argv[sys.argv.index("--") + 1:]
     errors.run(lambda: plot_surface.main(flags, dataclasses.replace(plot_surface.LOSS, build=Dying)))

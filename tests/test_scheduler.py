@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -136,3 +138,68 @@ def test_a_signal_ends_the_walk_between_two_batches(name):
         scheduler.walk(World(), [[0, 1, 2, 3]], measure, recorded.__setitem__, lambda: None)
     assert caught.value.code == 128 + scheduler.SIGNALS[name] and recorded == {0: 0, 1: 1}
     assert signal.getsignal(scheduler.SIGNALS[name]) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def test_a_long_batch_keeps_the_others_and_the_disk_waiting_no_longer_than_a_tick(monkeypatch):
+    monkeypatch.setattr(scheduler, "TICK", 0.05)
+    saves = []
+
+    def measure(point, idle):
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:  # never calls idle()
+            pass
+
+    start = time.monotonic()
+    scheduler.walk(World(), [[0, 1]], measure, lambda *_: None, lambda: saves.append(time.monotonic()))
+    assert max(np.diff([start, *saves])) < 0.25 and len(saves) > 6
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_signal_does_not_wait_for_a_batch_whatever_a_network_catches(monkeypatch):
+    monkeypatch.setattr(scheduler, "TICK", 0.05)
+    recorded = {}
+
+    def measure(point, idle):
+        os.kill(os.getpid(), signal.SIGTERM) if point else None
+        while point:
+            try:
+                time.sleep(30)
+            except Exception:
+                pass
+        return point
+
+    start = time.monotonic()
+    with pytest.raises(scheduler.Interrupted, match="SIGTERM"):
+        scheduler.walk(World(), [[0, 1, 2]], measure, recorded.__setitem__, lambda: None)
+    assert recorded == {0: 0} and time.monotonic() - start < 5
+
+
+def test_a_failure_to_save_within_a_batch_is_raised(monkeypatch):
+    monkeypatch.setattr(scheduler, "TICK", 0.05)
+
+    def save():
+        raise ValueError("planned")
+
+    with pytest.raises(ValueError, match="planned"):
+        scheduler.walk(World(), [[0]], lambda point, idle: time.sleep(30), lambda *_: None, save)
+
+
+def test_an_alarm_that_the_caller_has_set_is_left_alone():
+    rung = []
+    old = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        recorded = {}
+        scheduler.walk(World(), [[0, 1]], lambda point, idle: time.sleep(0.1), recorded.__setitem__, lambda: None)
+        assert rung == [1] and len(recorded) == 2
+    finally:
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_it_walks_in_a_thread_too_where_there_are_no_signals():
+    recorded = {}
+    thread = threading.Thread(target=scheduler.walk, args=(
+        World(), [[0, 1]], lambda point, idle: point, recorded.__setitem__, lambda: None))
+    thread.start()
+    thread.join()
+    assert recorded == {0: 0, 1: 1}

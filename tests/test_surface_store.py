@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -127,6 +128,170 @@ def test_no_room_for_the_first_file_leaves_nothing_behind(tmp_path):
         with files_of_at_most(size), pytest.raises(InputError, match="make room"):
             store(tmp_path / "s.h5")
         assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------- in time, and at what cost
+
+
+@pytest.mark.parametrize("whole, append", [
+    (0.02, 0.005),  # 51x51 points
+    (0.04, 0.005),  # 251x251
+    (0.2, 0.005),  # 1001x1001
+    (3.0, 0.01),  # ten million points
+    (30.0, 0.02),
+])
+def test_results_are_on_the_disk_within_5_s_at_1_percent_of_the_time(tmp_path, monkeypatch, whole, append):
+    """Whatever a write of the file (`whole` seconds) and one of the journal (`append`) take."""
+    clock, writing, waiting = [1000.0], [0.0], {}  # waiting: point -> when it was recorded
+
+    def takes(seconds):
+        clock[0] += seconds
+        writing[0] += seconds
+
+    def write(path, surface):
+        takes(whole)
+        waiting.clear()
+
+    def to_journal(journal, results):
+        takes(append)
+        assert [point for point, _ in results] == list(waiting)
+        waiting.clear()
+        journal.cost = append
+
+    monkeypatch.setattr(surface_store.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(h5_util, "write_surface", write)
+    monkeypatch.setattr(surface_store.Journal, "append", to_journal)
+    running = store(tmp_path / "s.h5", grid=h5_util.Grid.parse("-1:1:60", "-1:1:60"))
+    start, writing[0] = clock[0], 0.0  # the first file is the price of a start
+    for point in range(3600):
+        running.record(point, values_of(point))
+        waiting[point] = clock[0]
+        for _ in range(5):
+            clock[0] += 0.5  # a batch
+            running.save()
+            assert clock[0] - min(waiting.values(), default=clock[0]) <= 5
+    assert 0 < writing[0] <= 0.0101 * (clock[0] - start)
+    running.close()
+
+
+def large(path):
+    """A store of a file that takes long to write."""
+    running = store(path)
+    running._cost = 10.0
+    return running
+
+
+def crash(folder):
+    """What a killed process leaves: its lock, whose pid is soon another's, and perhaps a journal."""
+    for name in hidden(folder):
+        if name.endswith(".lock"):
+            path = os.path.join(folder, name)
+            with open(path) as f:
+                left = json.load(f) | {"process": "1"}
+            with open(path, "w") as f:
+                json.dump(left, f)
+
+
+def journal_with(folder, monkeypatch, points=(4, 1, 5)):
+    """A killed job of a large file has left these points in its journal, saved one by one; the path of that."""
+    clock = [1000.0]
+    monkeypatch.setattr(surface_store.time, "monotonic", lambda: clock[0])
+    running = large(folder / "s.h5")
+    for point in points:
+        running.record(point, values_of(point) | {"train_acc": np.nan})
+        clock[0] += 5
+        running.save()
+    crash(folder)
+    assert not h5_util.read_surface(folder / "s.h5").computed["train_loss"].any()
+    return next(folder.glob(".*.journal"))
+
+
+def test_what_a_killed_job_of_a_large_file_has_left_is_taken_up(tmp_path, monkeypatch):
+    journal = journal_with(tmp_path, monkeypatch)
+    again = store(tmp_path / "s.h5")
+    assert again.missing().tolist() == [0, 2, 3] and not journal.exists()
+    found = h5_util.read_surface(tmp_path / "s.h5")  # from now on it is in the file itself
+    assert found.values["train_loss"].flat[5] == 50 and np.isnan(found.values["train_acc"].flat[5])
+    again.close()
+    assert hidden(tmp_path) == []
+
+
+def test_the_file_follows_its_journal(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(surface_store.time, "monotonic", lambda: clock[0])
+    running = large(tmp_path / "s.h5")
+    for point in range(2):
+        running.record(point, values_of(point))
+        clock[0] += 5
+        running.save()
+    assert h5_util.read_surface(tmp_path / "s.h5").computed["train_loss"].sum() == 0
+    running.record(2, values_of(2))
+    clock[0] += 2000  # half a percent of the time
+    running.save()
+    assert h5_util.read_surface(tmp_path / "s.h5").computed["train_loss"].sum() == 3
+    assert not list(tmp_path.glob(".*.journal"))
+    running.close()
+
+
+@pytest.mark.parametrize("left", [-1, -3, -40, 120, 5, 0])
+def test_of_a_journal_that_was_cut_off_whole_lines_count(tmp_path, monkeypatch, left):
+    journal = journal_with(tmp_path, monkeypatch)
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:left])
+    lines = max(0, whole[:left].count(b"\n") - 1)
+    again = store(tmp_path / "s.h5")
+    assert again.missing().tolist() == sorted({0, 1, 2, 3, 4, 5} - set([4, 1, 5][:lines]))
+    again.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"\x00" * 100, b"00000000 [1, {}]\n", b"x" * 10000])
+def test_a_journal_that_is_none_is_not_read(tmp_path, monkeypatch, damage):
+    journal = journal_with(tmp_path, monkeypatch)
+    journal.write_bytes(damage)
+    again = store(tmp_path / "s.h5")
+    assert len(again.missing()) == 6 and not journal.exists()
+    again.close()
+
+
+def test_a_journal_of_something_else_is_not_mixed_in(tmp_path, monkeypatch):
+    """The surface was deleted and is made anew: from another checkpoint, on another grid, or just anew."""
+    other_grid = h5_util.Grid.parse("-1:2:3", "-1:1:2")
+    for change in ({"provenance": MADE_FROM | {"checkpoint": "b" * 64}}, {"grid": other_grid}, {}):
+        journal = journal_with(tmp_path, monkeypatch)
+        os.unlink(tmp_path / "s.h5")
+        if change:
+            store(tmp_path / "other.h5", **change).close()
+            os.rename(tmp_path / "other.h5", tmp_path / "s.h5")
+        again = store(tmp_path / "s.h5", **change)
+        assert len(again.missing()) == 6 and not journal.exists()
+        again.close()
+        os.unlink(tmp_path / "s.h5")
+
+
+def test_a_full_disk_under_the_journal_loses_nothing(tmp_path, monkeypatch, capsys):
+    clock = [1000.0]
+    monkeypatch.setattr(surface_store.time, "monotonic", lambda: clock[0])
+    running = large(tmp_path / "s.h5")
+    for point in range(5):
+        running.record(point, values_of(point))
+        clock[0] += 5
+        size = running._journal._size
+        with files_of_at_most(size + 10 if point in (2, 3) else 10**6):
+            running.save()
+    assert capsys.readouterr().err.count("warning: ") == 1
+    crash(tmp_path)
+    again = store(tmp_path / "s.h5")
+    assert again.missing().tolist() == [5]
+    again.close()
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    for name in ("fsync", "replace"):
+        act = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, act=act, name=name: (events.append(name), act(*args))[1])
+    store(tmp_path / "s.h5").close()
+    assert events == ["fsync", "replace", "fsync"]  # the file, its name, the folder
 
 
 # ---------------------------------------------------------------- what does not belong is refused
@@ -335,6 +500,8 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     @initialize(nx=st.integers(1, 6), ny=st.one_of(st.none(), st.integers(1, 6)), ranks=st.integers(1, 5))
     def begin(self, nx, ny, ranks):
+        self.no_waiting = mock.patch.object(os, "fsync")  # for the disk: no power fails here
+        self.no_waiting.start()
         self.folder = tempfile.mkdtemp()
         self.path = os.path.join(self.folder, "s.h5")
         self.grid = h5_util.Grid(np.linspace(-1, 1, nx), None if ny is None else np.linspace(-1, 1, ny))
@@ -376,14 +543,18 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         self.store.save(now=True)
         self.saved |= self.reported
 
-    @rule(ranks=st.integers(1, 5))
-    def crash_and_resume(self, ranks):
-        for name in hidden(self.folder):  # what a killed process leaves: a lock, whose pid is soon another's
-            path = os.path.join(self.folder, name)
-            with open(path) as f:
-                left = json.load(f) | {"process": "1"}
-            with open(path, "w") as f:
-                json.dump(left, f)
+    @rule()
+    def save_to_the_journal(self):
+        if self.store._unsaved:
+            self.store._append()
+            self.saved |= self.reported
+
+    @rule(ranks=st.integers(1, 5), torn=st.binary(max_size=20))
+    def crash_and_resume(self, ranks, torn):
+        crash(self.folder)
+        if os.path.exists(self.store._journal.path):  # in the middle of an append
+            with open(self.store._journal.path, "ab") as f:
+                f.write(torn)
         self.start(ranks)
 
     @rule(ranks=st.integers(1, 5))
@@ -396,12 +567,14 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     @invariant()
     def the_file_holds_what_was_saved(self):
         if getattr(self, "store", None):
-            done = h5_util.read_surface(self.path).computed["train_loss"]
-            assert self.saved <= set(np.flatnonzero(done).tolist())
+            found = h5_util.read_surface(self.path)
+            done = set(np.flatnonzero(found.computed["train_loss"]).tolist())
+            assert self.saved <= done | {point for point, _ in surface_store.Journal(self.path, found).read()}
 
     def teardown(self):
         if not getattr(self, "store", None):
             return
+        self.no_waiting.stop()
         while self.pool.remaining or any(self.held):
             for rank in range(len(self.held)):
                 self.assign(rank)
