@@ -1,7 +1,7 @@
 # make demo    train a small network, compute and draw its loss surfaces   (minutes)
 # make test    the whole test suite
 # make lint    ruff
-# make gallery the pictures of the README, from the networks up (most of an hour on 2 cores)
+# make gallery the pictures of the README, from the networks up (over an hour on 2 cores)
 # Both first make a virtual environment in .venv; PYTHON=python3.12 picks another interpreter.
 
 PYTHON ?= python3

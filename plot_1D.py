@@ -23,6 +23,7 @@ from errors import InputError, Parser, natural_int, run
 LOSS_MAX = 5.0
 HEIGHT = 2.5  # inches
 SPLITS = {"train": "-", "test": "--"}  # line style
+EIGENVALUES = ("max_eig", "min_eig", "max_eig_res", "min_eig_res", "eig_converged")
 QUANTILES = (0.25, 0.75)
 BAND = ("low", "high")  # what repeats.py calls them
 LOSS_COLOUR, ACCURACY_COLOUR = figures.COLOURS[0], figures.COLOURS[1]
@@ -287,7 +288,8 @@ def plot_1d_loss_err(surf_file, xmin=None, xmax=None, loss_max=None, log=False, 
             made[f"_1d_{name}"] = curve_figure(curves, name, limits, loss_max, log, title, show)
     for name in curves.values:
         split, _, quantity = name.partition("_")
-        if split in SPLITS and quantity not in ("loss", "acc", "err") and not curves.of_repeats(name):  # a metric
+        usual = split in SPLITS and quantity in ("loss", "acc", "err")
+        if not usual and name not in EIGENVALUES and not curves.of_repeats(name):  # a metric, or the user's own
             made[f"_1d_{name}"] = curve_figure(curves, name, limits, loss_max, log, title, show)
     if {"min_eig", "max_eig"} <= curves.values.keys():
         for absolute, name in ((False, "_1d_eig_ratio"), (True, "_1d_eig_abs_ratio")):

@@ -158,6 +158,8 @@ def test_a_file_of_a_metric_alone_is_drawn(tmp_path, drawn):
     path = str(tmp_path / "s.h5")
     save(path, test_mae=parabola)
     assert plot_1D.plot_1d_loss_err(path) == [f"{path}_1d_test_mae.pdf"]
+    save(path, energy=parabola)  # from landscape.surface with a function of one's own
+    assert plot_1D.plot_1d_loss_err(path) == [f"{path}_1d_energy.pdf"]
 
 
 @pytest.mark.parametrize("model", ["resnet56_noshort", "own/nets.py:make(" + "width=64, " * 12 + ")"])
@@ -479,7 +481,7 @@ def test_bad_input_is_an_input_error_and_nothing_is_written(arguments, reason, t
     shutil.copy(GOLDEN / SQUARE, tmp_path / SQUARE)
     (tmp_path / "broken.h5").write_bytes(b"\x89HDF but no more")
     save(tmp_path / "none.h5", computed=np.zeros(21, bool), train_loss=parabola)
-    save(tmp_path / "other.h5", temperature=parabola)
+    save(tmp_path / "other.h5", eig_converged=parabola)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
