@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import zlib
 from dataclasses import replace
@@ -25,6 +26,7 @@ SAVE_SECONDS = 1.0, 4.8  # a result waits at least and at most this long, betwee
 SAVE_SHARE = 0.01  # ... so that this share of the time is spent on writing; half of it each on file and journal
 SLOW_SHARE = 0.05  # on a disk so slow that 5 s can't be kept without spending more than this share, they aren't
 STALE_SECONDS = 120.0  # a lock of another host that was not touched for so long is a dead job's
+TOUCH_SECONDS = 20.0
 
 
 class SurfaceStore:
@@ -97,8 +99,6 @@ class SurfaceStore:
             return
         if not self._unsaved and not (whole and self._journal.holds):
             self._last = time.monotonic()
-            if self._lock:  # a complete file has none
-                self._lock.touch()
             return
         try:
             if whole:
@@ -106,7 +106,7 @@ class SurfaceStore:
             else:
                 self._append()
         except InputError as error:
-            if now:
+            if now or isinstance(error, TakenOver):
                 raise
             self._last = time.monotonic()
             if not self._warned:
@@ -114,20 +114,20 @@ class SurfaceStore:
             self._warned = True
 
     def _write(self):
+        self._lock.check()
         start = time.monotonic()
         h5_util.write_surface(self.path, self.surface)
         self._journal.remove()  # all that it holds is in the file
         self._last = self._last_whole = time.monotonic()
         self._cost = self._last - start
         self._unsaved, self._provenance = [], dict(self.surface.provenance)
-        self._lock.touch()
 
     def _append(self):
         """Put the new results into the journal."""
+        self._lock.check()
         self._journal.append(self._unsaved)
         self._last = time.monotonic()
         self._unsaved = []
-        self._lock.touch()
 
     @property
     def notes(self):
@@ -296,19 +296,24 @@ def _content(line):
     return json.loads(text) if text.endswith("\n") and checksum == f"{zlib.crc32(text[:-1].encode()):08x}" else None
 
 
+class TakenOver(InputError):
+    """Another job writes the file now."""
+
+
 class Lock:
     """At most one job writes a surface file. Works where the file system has no locks.
 
     The lock is a file beside the surface, made with O_EXCL (atomic on local file systems and NFS >= 3), that names
     host, pid and start of its job. It is dead, and taken over, when its process is gone (same host) or when it was not
-    touched for STALE_SECONDS (other hosts; a running job touches it at every save).
+    touched for STALE_SECONDS (other hosts; a thread touches it, for a point may take hours).
     """
 
     def __init__(self, target):
         self.path = lock_path(target)
         folder, base = os.path.dirname(self.path), os.path.basename(os.path.realpath(target))
+        self._released = threading.Event()
         self._mine = {
-            "host": socket.gethostname(), "pid": os.getpid(), "process": _birth(os.getpid()),
+            "host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "process": _birth(os.getpid()),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"), "file": base,
         }
         for _ in range(10):
@@ -327,6 +332,7 @@ class Lock:
                 os.unlink(self.path)
                 raise InputError(f"can't write to {folder} ({error.strerror}); make room, or choose another place with "
                                  "--surf_file") from None
+            threading.Thread(target=self._keep_young, daemon=True).start()
             return
         raise InputError(f"can't get the lock {self.path}; if no job writes {target}, delete it")
 
@@ -371,11 +377,20 @@ class Lock:
             now = time.time()
         return text, now - modified
 
-    def touch(self):
-        with contextlib.suppress(OSError):
-            os.utime(self.path)
+    def _keep_young(self):
+        while not self._released.wait(TOUCH_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+    def check(self):
+        """Raises TakenOver if another job has the lock now: this one was stopped for so long that it seemed dead."""
+        with contextlib.suppress(OSError), open(self.path) as f:
+            if f.read() != json.dumps(self._mine):
+                raise TakenOver(f"the lock of {self._mine['file']} was taken over by another job while this one stood "
+                                "still; the other goes on")
 
     def release(self):
+        self._released.set()
         text, _ = self._read()
         if text == json.dumps(self._mine):
             with contextlib.suppress(OSError):
@@ -395,8 +410,17 @@ def _birth(pid):
         return ""
 
 
+def _machine():
+    """Says where a pid means something: containers and machines may share a name. '' where unknown."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as f:
+            return f"{f.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 def _alive(job, age):
-    if job.get("host") != socket.gethostname():
+    if job.get("host") != socket.gethostname() or job.get("machine") != _machine():
         return age < STALE_SECONDS
     try:
         os.kill(int(job["pid"]), 0)

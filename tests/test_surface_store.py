@@ -1,5 +1,6 @@
 """Laws of the surface file of a running job: what was saved stays, what doesn't belong is refused, one job writes."""
 
+import fcntl
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import tempfile
 import time
 from unittest import mock
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -384,6 +386,7 @@ def test_a_killed_process_that_nobody_has_waited_for_does_not_block(tmp_path, ho
 def planted(folder, age=0.0, **changes):
     """A lock of this very process, with changes, last touched `age` seconds ago."""
     lock = Lock(folder / "s.h5")
+    lock._released.set()
     with open(lock.path, "w") as f:
         json.dump(lock._mine | changes, f)
     os.utime(lock.path, (time.time() - age,) * 2)
@@ -397,6 +400,8 @@ def planted(folder, age=0.0, **changes):
     (0, {"host": "elsewhere"}, False),
     (60, {"host": "elsewhere"}, False),
     (200, {"host": "elsewhere"}, True),
+    (60, {"machine": "a container of the same name", "pid": 1, "process": "1"}, False),
+    (200, {"machine": "a container of the same name", "pid": 1, "process": "1"}, True),
     (0, {"pid": "nonsense"}, False),
     (200, {"pid": 10**30}, True),
 ])
@@ -445,14 +450,46 @@ def test_a_job_whose_lock_was_taken_over_does_not_remove_the_new_one(tmp_path):
     assert open(lock.path).read() == "somebody else's"
 
 
-def test_a_running_job_keeps_its_lock_young(tmp_path):
+def test_a_running_job_keeps_its_lock_young(tmp_path, monkeypatch):
+    """However long it computes: nothing is saved here."""
+    monkeypatch.setattr(surface_store, "TOUCH_SECONDS", 0.05)
     running = store(tmp_path / "s.h5")
     path = running._lock.path
     os.utime(path, (1, 1))
-    running._last -= 1000
-    running.save()  # nothing to write
-    assert time.time() - os.stat(path).st_mtime < 60
+    end = time.monotonic() + 10
+    while time.time() - os.stat(path).st_mtime > 60:
+        assert time.monotonic() < end
+        time.sleep(0.02)
     running.close()
+
+
+def test_a_job_that_stood_still_until_another_took_over_writes_no_more(tmp_path):
+    running = store(tmp_path / "s.h5")
+    planted_lock = {"host": "elsewhere", "pid": 1, "started": "later"}
+    with open(running._lock.path, "w") as f:
+        json.dump(planted_lock, f)
+    before = (tmp_path / "s.h5").read_bytes()
+    running.record(0, values_of(0))
+    running._last -= 1000
+    for save in (running.save, running._append, running.close):
+        with pytest.raises(surface_store.TakenOver, match="taken over by another job"):
+            save()
+    assert (tmp_path / "s.h5").read_bytes() == before
+    with open(next(tmp_path.glob(".*.lock"))) as f:
+        assert json.load(f) == planted_lock
+
+
+def test_a_file_that_somebody_has_locked_is_read_and_written_all_the_same(tmp_path):
+    """So no lock of the file system is asked for: many clusters' file systems have none, and then refuse."""
+    store(tmp_path / "s.h5").close()
+    with open(tmp_path / "s.h5", "rb") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="lock"):  # what happens to who asks
+            h5py.File(tmp_path / "s.h5", "r", locking=True)
+        running = store(tmp_path / "s.h5")
+        running.record(0, values_of(0))
+        running.close()
+    assert h5_util.read_surface(tmp_path / "s.h5").computed["train_loss"].sum() == 1
 
 
 ROUNDS = 20
