@@ -90,7 +90,11 @@ def per_sample(function, flag, name):
     def measure(output, targets):
         found = user_code.call(flag, name, function, output, targets)
         if not isinstance(found, torch.Tensor):
-            found = torch.as_tensor(found, dtype=torch.float32, device=targets.device)
+            try:
+                found = torch.as_tensor(found, dtype=torch.float32, device=targets.device)
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError(f"expected one number per sample, or a mean, from {flag} {name}, got "
+                                 f"{type(found).__name__}; correct it") from None
         if found.dim() == 0:
             return found.expand(len(targets))
         if found.shape[0] != len(targets):

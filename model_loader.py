@@ -227,6 +227,9 @@ class Architecture:
         net = user_code.call("--model", self.name, function, **kwargs)
         if not isinstance(net, nn.Module):
             raise InputError(f"expected an nn.Module from --model {self.name}, got {type(net).__name__}; return one")
+        if next(net.parameters(), None) is None:
+            raise InputError(f"expected a network with parameters from --model {self.name}, got {type(net).__name__} "
+                             "without any; there is nothing to move")
         return net
 
     def blueprint(self, state):

@@ -16,6 +16,7 @@ import traceback
 
 from errors import InputError
 
+FAILURES = Exception, SystemExit  # a script that ends itself when it is loaded must not end this one, with code 0
 _files = set()  # that were loaded
 
 
@@ -54,7 +55,7 @@ def call(flag, text, function, *args, **kwargs):
         return function(*args, **kwargs)
     except InputError:
         raise
-    except Exception as error:
+    except FAILURES as error:
         raise InputError(f"expected {flag} {text} to work, it fails with {_in_words(error)}; correct it") from None
 
 
@@ -82,7 +83,7 @@ def _module(flag, text, place):
         _files.add(path)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except FAILURES as error:
             del sys.modules[name]
             raise InputError(f"can't load {place} for {flag} {text}: {_in_words(error)}; correct it") from None
         return module
@@ -92,7 +93,7 @@ def _module(flag, text, place):
     except ModuleNotFoundError as error:
         raise InputError(f"expected a module {place} for {flag} {text}, but there is no {error.name}; "
                          "pip install it, or give FILE.py:function") from None
-    except Exception as error:
+    except FAILURES as error:
         raise InputError(f"can't import {place} for {flag} {text}: {_in_words(error)}; correct it") from None
 
 
