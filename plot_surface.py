@@ -71,10 +71,11 @@ def draw_loss(surf_file, args):
 
     if args.y is None:
         return plot_1D.plot_1d_loss_err(surf_file, loss_max=args.loss_max, log=args.log, show=args.show)
-    level = dict(vmin=args.vmin, vmax=args.vmax, vlevel=args.vlevel, show=args.show)
-    written = plot_2D.plot_2d_contour(surf_file, "train_loss" if args.eval_set != "test" else "test_loss", **level)
+    name = "test_loss" if args.eval_set == "test" else "train_loss"
+    level = dict(vmin=args.vmin, vmax=args.vmax, vlevel=args.vlevel, show=args.show, log=args.log)
+    written = plot_2D.plot_2d_contour(surf_file, name, **level)
     if args.proj_file:
-        written += plot_2D.plot_contour_trajectory(surf_file, args.dir_file, args.proj_file, **level)
+        written += plot_2D.plot_contour_trajectory(surf_file, args.dir_file, args.proj_file, name, **level)
     return written
 
 
@@ -313,11 +314,13 @@ def draw_repeats(args, summary, first):
     import plot_1D
     import plot_2D
 
+    if args.y is None and "loss" not in h5_util.read_surface(summary).main_name:  # eigenvalues
+        return plot_1D.plot_1d_loss_err(summary, log=args.log, show=args.show)
     if args.y is None:
         return plot_1D.plot_1d_loss_err_repeat(first, args.idx, args.idx + args.repeats - 1, loss_max=args.loss_max,
                                                log=args.log, show=args.show)
-    name = "train_loss" if args.eval_set != "test" else "test_loss"
-    return (plot_2D.plot_2d_contour(summary, name, args.vmin, args.vmax, args.vlevel, args.show)
+    name = h5_util.read_surface(summary).main_name
+    return (plot_2D.plot_2d_contour(summary, name, args.vmin, args.vmax, args.vlevel, args.show, log=args.log)
             + plot_2D.plot_2d_contour(summary, f"{name}_iqr", show=args.show))
 
 

@@ -170,8 +170,8 @@ def test_the_notebook_runs(tmp_path):
 
 
 def test_data_that_differ_between_ranks_are_refused(own):
-    (own / "noise.py").write_text("import os\nimport torch\n\n\ndef data(split):\n"
-                                  "    torch.manual_seed(os.getpid())\n    return torch.randn(20, 10), torch.zeros(20, 1)\n")
+    (own / "noise.py").write_text("import os\nimport torch\n\n\ndef data(split):\n    torch.manual_seed(os.getpid())\n"
+                                  "    return torch.randn(20, 10), torch.zeros(20, 1)\n")
     done = run(ROOT / "plot_surface.py", "--model", "examples/regression.py:net", "--dataset", "noise.py:data",
                "--model_file", "regression.pt", "--loss_name", "torch.nn:MSELoss", "--x=-1:1:3", ranks=2, cwd=own)
     assert done.returncode == 2 and done.stderr.count("the same on all ranks") == 1 and "Traceback" not in done.stderr

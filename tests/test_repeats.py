@@ -5,8 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import h5_util
+import plot_hessian_eigen
 import plot_surface
 import repeats
 from errors import InputError
@@ -92,6 +94,22 @@ def test_planes_are_drawn_as_median_and_interquartile_range(folder):
     drawn = {name.rpartition("_repeats=2.h5_")[2] for name in os.listdir() if name.endswith(".pdf")}
     assert {"train_loss_2dcontour.pdf", "train_loss_iqr_2dheat.pdf"} <= drawn
     assert "spread" in h5_util.describe(next(folder.glob("*_repeats=2.h5")))
+
+
+@pytest.mark.parametrize("y", [(), ("--y=-1:1:2", "--ynorm", "filter", "--yignore", "biasbn")])
+def test_repeats_of_eigenvalues_are_drawn_too(folder, monkeypatch, y):
+    def fake(self, names, idle):
+        return dict(zip(plot_hessian_eigen.NAMES, (3.0 + torch.initial_seed() % 123, -1.0, 0.0, 0.0, 1.0), strict=True))
+
+    monkeypatch.setattr(plot_hessian_eigen.Eigenvalues, "__call__", fake)
+    plot_hessian_eigen.main([*FLAGS, "--x=-1:1:2", *y, "--repeats", "2", "--plot"])
+    assert list(folder.glob("*_repeats=2.h5_*.pdf"))
+
+
+def test_the_test_loss_is_drawn_where_it_is_what_was_evaluated(folder):
+    plot_surface.main([*FLAGS, "--eval_set", "test", "--x=-1:1:3", "--y=-1:1:3", "--log",
+                       "--plot", "--surf_file", "s.h5"])
+    assert list(folder.glob("s.h5_test_loss_2dcontour.pdf"))
 
 
 def test_repeats_have_files_of_their_own(folder):
