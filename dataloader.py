@@ -337,16 +337,26 @@ def _image_folder(name, datapath, parts, raw_data, how):
             raise InputError(f"expected a folder {' or '.join(places)} with a folder of images per class, found none; "
                              "check --datapath")
         try:
-            images = datasets.ImageFolder(place, transforms.Compose(steps))
+            images = datasets.ImageFolder(place, transforms.Compose(steps), loader=_image)
             if classes not in (None, images.classes):
                 raise InputError(f"expected the classes of training and test in {datapath} to be the same, "
                                  f"but {place} has others")
             classes = images.classes
             found[part] = splits.as_split(images, place, part, **how)
-        except (OSError, RuntimeError) as error:  # no class, a class without images, an image that can't be read
+        except (OSError, RuntimeError) as error:  # no class, a class without images
             raise InputError(f"can't read the images in {place} ({one_line(error)}); expected {place}/CLASS/IMAGE"
                              ) from None
     return _plain(name, found, _in_words(IMAGENET_MEAN, IMAGENET_STD, raw_data))
+
+
+def _image(path):
+    """The picture at `path`; InputError, which names it, where it can't be read."""
+    from torchvision import datasets
+
+    try:
+        return datasets.folder.default_loader(path)
+    except Exception as error:  # a damaged picture can raise anything
+        raise InputError(f"can't read the picture {path} ({one_line(error)}); replace it, or take it away") from None
 
 
 def _plain(name, found, normalization):

@@ -92,8 +92,11 @@ class Batches:
         return self.count
 
     def batches(self, batch_size=None):
-        for batch in self.source:
-            yield pair(batch)
+        try:
+            for batch in self.source:
+                yield pair(batch)
+        except InputError as error:  # from a process of a DataLoader it comes with a traceback before it
+            raise InputError(str(error).strip().splitlines()[-1].removeprefix("errors.InputError: ")) from None
 
 
 # ---------------------------------------------------------------- making them

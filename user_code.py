@@ -110,7 +110,8 @@ def _in_words(error):
     """'TypeError: ... (my_net.py, line 12)': the innermost line that is neither ours nor an installed package's."""
     text = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
     if isinstance(error, SyntaxError):
-        return f"{text.split(' (')[0]} ({os.path.basename(error.filename or '?')}, line {error.lineno})"
+        return text.split(" (")[0] + (f" ({os.path.basename(error.filename)}, line {error.lineno})"
+                                      if error.filename else "")  # none for a file that is no text
     here = os.path.dirname(os.path.abspath(__file__))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in _files or not (
         "site-packages" in f.filename or "<frozen" in f.filename or os.path.dirname(f.filename) == here)]
