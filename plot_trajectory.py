@@ -310,7 +310,8 @@ def load_data(args):
     """(training set, device) of --eval."""
     device = mpi4pytorch.World().devices(args.cuda)[0]
     evaluation.precision_name(args.precision, device)
-    dataloader.prepare(args.dataset, args.datapath, ("train",))
+    if not args.trainloader:
+        dataloader.prepare(args.dataset, args.datapath, ("train",))
     data = dataloader.load_dataset(
         args.dataset, args.datapath, raw_data=args.raw_data, data_split=args.data_split, split_idx=args.split_idx,
         splits=("train",), trainloader=args.trainloader, trust_pickle=args.trust_pickle)

@@ -541,6 +541,12 @@ def evil_second_model(folder, code):
     return {"model_file2": folder / "evil.t7", "dir_file": None, "surf_file": folder / "s.h5"}
 
 
+def evil_third_model(folder, code):
+    torch.save(code, folder / "evil.t7")
+    return {"model_file3": folder / "evil.t7", "dir_file": None, "surf_file": folder / "s.h5", "y": "-1:1:2",
+            "xnorm": "filter"}
+
+
 def evil_trainloader(folder, code):
     torch.save(code, folder / "evil.pt")
     return {"trainloader": folder / "evil.pt"}
@@ -563,8 +569,8 @@ def evil_npz(folder, code):
     return {"dataset": folder / "evil.npz"}
 
 
-EVIL = [evil_checkpoint, evil_old_checkpoint, evil_plain_pickle, evil_second_model, evil_trainloader, evil_testloader,
-        evil_cifar, evil_npz]
+EVIL = [evil_checkpoint, evil_old_checkpoint, evil_plain_pickle, evil_second_model, evil_third_model, evil_trainloader,
+        evil_testloader, evil_cifar, evil_npz]
 TRUSTED = [evil_checkpoint, evil_old_checkpoint, evil_trainloader, evil_testloader]
 
 
@@ -576,6 +582,49 @@ def test_a_pickle_that_would_run_code_is_refused_and_has_not_run(capfd, good, tm
     assert_refused(call(capfd, "plot_surface", *compute(good, **changes)),
                    "--trust_pickle" if make in TRUSTED else "")
     assert not marker.exists() and contents(good, tmp_path) == before
+
+
+def curvature(good, evil):
+    return "plot_hessian_eigen", *compute(good, model_file=evil)
+
+
+def trajectory(good, evil):
+    shutil.copy(good / "model_4.t7", evil.parent)
+    evil.rename(evil.parent / "model_6.t7")
+    return "plot_trajectory", "--model", "resnet20", "--model_folder", evil.parent
+
+
+def trajectory_data(good, evil):
+    for name in ("model_4.t7", "model_6.t7"):
+        shutil.copy(good / name, evil.parent)
+    return "plot_trajectory", "--model", "resnet20", "--model_folder", evil.parent, "--eval", "--trainloader", evil
+
+
+def training(good, evil):
+    return ("cifar10.main", "--model", "resnet20", "--dataset", "digits", "--save", evil.parent / "nets",
+            "--resume_model", evil)
+
+
+def training_optimizer(good, evil):
+    torch.save(weights() | {"epoch": 1}, evil.parent / "model_1.t7")
+    return ("cifar10.main", "--model", "resnet20", "--dataset", "digits", "--save", evil.parent / "nets",
+            "--resume_model", evil.parent / "model_1.t7", "--resume_opt", evil)
+
+
+OTHERS = [curvature, trajectory, trajectory_data, training, training_optimizer]
+
+
+@pytest.mark.parametrize("command", OTHERS)
+@pytest.mark.parametrize("trust", [False, True])
+def test_the_other_programs_run_code_of_a_file_only_if_told_to_trust_it(capfd, good, tmp_path, command, trust):
+    marker, evil = tmp_path / "the code ran", tmp_path / "evil.t7"
+    torch.save({"state_dict": Code(marker), "optimizer": Code(marker)}, evil)
+    flags = command(good, evil)
+    before = contents(good, tmp_path)
+    assert_refused(call(capfd, *flags, *["--trust_pickle"] * trust), "" if trust else "--trust_pickle")
+    assert marker.exists() == trust
+    if not trust:
+        assert contents(good, tmp_path) == before
 
 
 @pytest.mark.parametrize("make", TRUSTED)
