@@ -234,9 +234,11 @@ def _lead(world, pool, measure, record, save, signals):
         while (arrived := world.receive()) is not None:
             rank, (kind, content) = arrived
             if kind == "result":
-                point, value, seconds[rank] = content
+                point, value, took = content
+                # the lower of the last and the mean: a point that was held up must not leave the rank without work
+                seconds[rank] = min(took, 0.7 * seconds.get(rank, took) + 0.3 * took)
                 record(point, value)
-                pool.done(rank, point, seconds[rank], now)
+                pool.done(rank, point, took, now)
             elif kind == "interrupted":
                 raise Interrupted(*content)
             else:
