@@ -160,8 +160,9 @@ def test_a_dying_rank_ends_the_job_with_one_message(folder, launcher, ranks, mod
     if mode == "input":
         assert code == 2
     told = len(re.findall(FIRST_MESSAGE[mode], job.said()))
-    if (launcher, mode) == ("mpich", "exit"):  # a process that says nothing: its launcher passes the code on, and speaks
-        assert told <= 1 and code in (3, 9), job.said()  # only where it had to kill others
+    if (launcher, mode) == ("mpich", "exit"):
+        # a process that says nothing: the launcher passes its code on, and speaks only where it had to kill others
+        assert told <= 1 and code in (3, 9), job.said()
     else:
         assert told == 1, job.said()
     job.assert_nothing_lost()
