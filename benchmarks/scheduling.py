@@ -177,6 +177,7 @@ def rank_main(design, points, seconds, batches):
     """One rank of a job of `points` points, with seconds[rank % len] per point; rank 0 prints what it measured."""
     sys.modules["torch"] = types.ModuleType("torch")  # not needed here, and 64 imports of it would take minutes
     import mpi4pytorch
+    import scheduler  # noqa: F401  here, and not within the time that is measured
 
     world = mpi4pytorch.connect()
     recorded = []
@@ -265,6 +266,7 @@ def main():
         cells = "".join(f"{f['seconds']:13.2f} ({f['ideal_s']:.2f})" for name, f in found.items() if name in JOBS)
         print(f"{design:17}{cells}{100 * (found['busy']['longer'] - 1):18.0f} %", flush=True)
         designs[design] = found
+    print(flush=True)
     text = json.dumps({"benchmark": "scheduling", "hardware": found_on, "ranks": args.ranks, "unequal": unequal,
                        "many": many, "saturating_ranks": most, "designs": designs})
     print(text)
