@@ -121,7 +121,8 @@ class World:
 
     def receive(self):
         """(rank, message) of a message that has arrived, or None."""
-        if not self.comm.iprobe():
+        # twice: a look of MPICH's moves the messages that have come since the last call, but does not see them yet
+        if not self.comm.iprobe() and not self.comm.iprobe():
             return None
         from mpi4py import MPI
 
