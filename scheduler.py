@@ -6,8 +6,11 @@ takes from the rank that has most left, and near the end only a rank that would 
 There is no collective per point.
 
 Rank 0 works too, and answers the others between two *batches* of its own point, not between its points: `measure` calls
-`idle()` that often. So a request waits milliseconds although rank 0 has neither a service thread (which would fight for
-the interpreter lock with the thread that feeds the device) nor a one-sided counter (which knows nothing of speeds).
+`idle()` that often, and the read-ahead grows with rank 0's longest silence. benchmarks/scheduling.py compares designs:
+answers between points with one point of read-ahead lose up to a factor of 16 where rank 0 is the slow one. A one-sided
+counter and a service thread on rank 0 are as quick as this, within 2 % (and the thread's fight for the interpreter lock
+is lost in the noise, 10 %). But the counter knows nothing of speeds and levels, and needs a second way for results; the
+thread needs an MPI that threads may call at once, and locks around results, saves and signals. So neither is here.
 Where a batch takes longer than TICK, a timer calls idle() within it: the disk and a preemption notice can't wait.
 """
 

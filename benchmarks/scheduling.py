@@ -10,8 +10,9 @@
    idle() per point, which on a crowded machine holds the time in which others have the core. Rank 0 is saturated when
    the others report one point per `overhead`: R ranks of S seconds per point need R < S / overhead.
 3. Designs, in jobs of 4 ranks: as 1, the same with rank 0 as the slow one, and `short`, 5 ms per point and 200 ms on
-   rank 0, whose batches take 50 ms; and `busy`, rank 0 computing for 1 s in the interpreter, in calls of some 10 us as
-   kernels are launched, while 3 others report a point every 20 ms: by how much that takes longer than alone, at best.
+   rank 0, whose batches take 50 ms; and `busy`, rank 0 computing for 0.25 s in the interpreter, in calls of some
+   10 us as kernels are launched, while 3 others report a point every 20 ms: by how much that takes longer than alone
+   (medians of about 30 and of 20, before and after).
      between batches   scheduler.py: rank 0 answers within its points; read-ahead grows with its longest silence
      between points    rank 0 answers between its points, read-ahead of one point
      counter           a one-sided fetch-and-add hands out points, results are sent to rank 0
@@ -23,6 +24,7 @@ Prints a table; the last line is one JSON document. --output FILE keeps it.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -182,36 +184,41 @@ def rank_main(design, points, seconds, batches):
     world = mpi4pytorch.connect()
     recorded = []
     measure, answering = evaluation(seconds[world.rank % len(seconds)], batches[world.rank % len(batches)], world.rank)
-    longer = None
-    if seconds[0] is None:  # rank 0 has one long point
-        if world.rank == 0:
-            calls, start = 1000, time.monotonic()
-            busy(calls)(0, lambda: None)
-            calls = int(calls / (time.monotonic() - start))
-            alone = []
-            for _ in range(5):
-                start = time.monotonic()
-                busy(calls)(0, lambda: None)
-                alone.append(time.monotonic() - start)
-            longer = []
+    alone, longer = [], None
 
-            def measure(point, idle):
-                start = time.monotonic()
-                busy(calls)(point, idle)
-                longer.append((time.monotonic() - start) / min(alone))
-                return 0, longer[-1]
+    def time_alone():
+        for _ in range(10 if longer is not None else 0):
+            start = time.monotonic()
+            busy(calls)(0, lambda: None)
+            alone.append(time.monotonic() - start)
+
+    if seconds[0] is None and world.rank == 0:
+        longer, calls, start = [], 1000, time.monotonic()
+        busy(calls)(0, lambda: None)
+        calls = int(0.25 * calls / (time.monotonic() - start))
+        time_alone()
+
+        def measure(point, idle):
+            start = time.monotonic()
+            busy(calls)(point, idle)
+            longer.append(time.monotonic() - start)
+            return 0, longer[-1]
 
     world.bcast()
     start, used = time.monotonic(), time.process_time()
     DESIGNS[design](world, points, measure, lambda point, found: recorded.append(found))
     if world.rank == 0:
+        end = time.monotonic()
+        used = time.process_time() - used
+        time_alone()
         took = [[seconds for r, seconds in recorded if r == rank] for rank in range(world.size)]
         each = [sum(t) / max(1, len(t)) for t in took]
         ideal = points / sum(1 / s for s in each if s)
         print(json.dumps({
             "ideal_s": ideal, "bound_s": 1.05 * ideal + max(each),
-            "seconds": time.monotonic() - start, "overhead_ms": 1e3 * (time.process_time() - used) / points,
-            "answering_ms": 1e3 * answering[0] / points, "longer": longer and min(longer),
+            "seconds": end - start, "overhead_ms": 1e3 * used / points,
+            "answering_ms": 1e3 * answering[0] / points,
+            "longer": longer and statistics.median(longer) / statistics.median(alone),
             "points_of_ranks": list(map(len, took))}))
     world.bcast()
 
@@ -262,7 +269,7 @@ def main():
     designs = {}
     for design in DESIGNS:
         found = {name: job(4, points, seconds, design, batches) for name, (points, seconds, batches) in JOBS.items()}
-        found["busy"] = job(4, 400, (None, 0.02, 0.02, 0.02), design)
+        found["busy"] = job(4, 1200, (None, 0.02, 0.02, 0.02), design)
         cells = "".join(f"{f['seconds']:13.2f} ({f['ideal_s']:.2f})" for name, f in found.items() if name in JOBS)
         print(f"{design:17}{cells}{100 * (found['busy']['longer'] - 1):18.0f} %", flush=True)
         designs[design] = found
