@@ -298,9 +298,9 @@ def test_files_of_the_two_mnists_side_by_side_are_not_mixed_up(tmp_path):
     b"", b"\x00\x00\x08", b"\x00\x00\x0d\x03" + bytes(12), b"\x1f\x8b", b"\x1f\x8b\x08\x00garbage of some length",
     idx_bytes(np.zeros((5, 28, 28), np.uint8))[:-1],
     idx_bytes(np.zeros((5, 28, 28), np.uint8)) + b"x",
-    gzip.compress(idx_bytes(np.ones((5, 28, 28), np.uint8)))[:-9],
-    gzip.compress(idx_bytes(np.ones((5, 28, 28), np.uint8)))[:-8] + bytes(8),  # wrong checksum
-    gzip.compress(idx_bytes(np.zeros((5, 28, 28), np.uint8)) + bytes(10**6)),
+    gzip.compress(idx_bytes(np.ones((5, 28, 28), np.uint8)), mtime=0)[:-9],
+    gzip.compress(idx_bytes(np.ones((5, 28, 28), np.uint8)), mtime=0)[:-8] + bytes(8),  # wrong checksum
+    gzip.compress(idx_bytes(np.zeros((5, 28, 28), np.uint8)) + bytes(10**6), mtime=0),
     b"\x00\x00\x08\x03" + b"\xff" * 12 + bytes(100),  # claims 8e28 bytes
     b"\x00\x00\x08\x03" + struct.pack(">3I", 10**6, 28, 28) + bytes(100),
     idx_bytes(np.zeros((5, 32, 32), np.uint8)),
