@@ -13,6 +13,7 @@ mean; what it returns is averaged over the samples.
 
 import contextlib
 import ctypes
+import math
 import sys
 import time
 
@@ -375,19 +376,19 @@ class Evaluator:
         candidates = [b for b in CALIBRATED.get(shard.device.type, (128,)) if b <= len(split)] or [len(split)]
         if shard.folded:
             shard.folded.refresh()
-        rates = {}
-        for batch_size in candidates:
-            times = []
-            for _ in range(3):  # the first warms up
+        best = dict.fromkeys(candidates, math.inf)  # seconds per sample
+        began = time.perf_counter()
+        for done in range(1, 6):  # the first warms up
+            for batch_size in candidates:
                 start = time.perf_counter()
                 with tf32(shard.allow_tf32):
                     shard.forward(each(split.inputs, lambda t, n=batch_size: t[:n].to(shard.device)))
                 if shard.device.type == "cuda":
                     torch.cuda.synchronize(shard.device)
-                times.append(time.perf_counter() - start)
-            rates[batch_size] = batch_size / min(times[1:])
-        best = max(rates.values())
-        return next(b for b in candidates if rates[b] >= 0.97 * best)
+                best[batch_size] = min(best[batch_size], (time.perf_counter() - start) / batch_size)
+            if done >= 2 and time.perf_counter() - began > 1.5:
+                break
+        return next(b for b in candidates if best[b] <= 1.01 * min(best.values()))
 
     @torch.no_grad()
     def __call__(self, names, idle=lambda: None):

@@ -166,7 +166,9 @@ def compare(name, args):
     seconds = {key: [] for key in ("a", "b", *bares)}
     losses = {}
     for repeat in range(args.repeats + 1):  # the first warms up
-        for key in seconds:
+        keys = list(seconds)
+        first = repeat % len(keys)  # nobody always comes after (a) and its workers
+        for key in keys[first:] + keys[:first]:
             elapsed, loss = ask(pipes["a" if key == "a" else "b"], "point" if key in "ab" else key)
             losses[key] = loss
             if repeat:

@@ -13,7 +13,7 @@ from own_network import data, net  # noqa: E402
 
 import landscape  # noqa: E402
 
-model, (inputs, targets) = net(), data("train")
+model, (inputs, targets) = net(width=12), data("train")
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 for _ in range(40):
     optimizer.zero_grad()

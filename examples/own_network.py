@@ -30,7 +30,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     model, (inputs, targets) = net(), data("train")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(300):
+    for _ in range(120):
         batch = torch.randint(len(inputs), (64,))
         loss = nn.functional.cross_entropy(model(inputs[batch].float()), targets[batch])
         optimizer.zero_grad()

@@ -1,6 +1,10 @@
 """What several test files share: the golden files, small networks and data, and real command lines."""
 
+import contextlib
+import importlib
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +32,14 @@ def refused(process):
     """Was bad input answered with exit code 2 and one readable line, without a traceback?"""
     lines = [line for line in process.stderr.splitlines() if line.strip()]
     return process.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: ")
+
+
+def flags_of(script):
+    """The flags that `python SCRIPT.py --help` names."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        importlib.import_module(script.removesuffix(".py")).main(["--help"])
+    return set(re.findall(r"--\w+", said.getvalue()))
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """The examples run as they say, and the surfaces of one's own networks are right."""
 
+import contextlib
 import json
 import os
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 
 import numpy as np
@@ -33,9 +34,11 @@ def trained(tmp_path_factory):
     """A folder in which each example has been trained by its own command (the transformer for a few steps)."""
     folder = tmp_path_factory.mktemp("examples")
     os.symlink(ROOT / "examples", folder / "examples")
-    for name in EXAMPLES:
-        steps = ["transformer.pt", "5"] if name == "transformer" else []
-        subprocess.run([sys.executable, f"examples/{name}.py", *steps], cwd=folder, check=True, timeout=120)
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        for name in EXAMPLES:
+            file = f"examples/{name}.py"
+            patch.setattr(sys, "argv", [file, *(["transformer.pt", "5"] if name == "transformer" else [])])
+            runpy.run_path(file, run_name="__main__")
     return folder
 
 
