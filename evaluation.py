@@ -205,7 +205,7 @@ def keep_memory():
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-3, 1 << 30) or mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD; older ones refuse more than 32 MB
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
@@ -367,7 +367,7 @@ class Evaluator:
 
     @torch.no_grad()
     def calibrate(self):
-        """The fastest batch size for this network on this device, by one short measurement of each candidate."""
+        """The batch size from which on a larger one gains nothing, for this network on this device: measured."""
         shard = self._shards[0]
         held = [split for split in shard.splits.values() if isinstance(split, Split)]
         if not held:
@@ -376,19 +376,30 @@ class Evaluator:
         candidates = [b for b in CALIBRATED.get(shard.device.type, (128,)) if b <= len(split)] or [len(split)]
         if shard.folded:
             shard.folded.refresh()
-        best = dict.fromkeys(candidates, math.inf)  # seconds per sample
-        began = time.perf_counter()
-        for done in range(1, 6):  # the first warms up
-            for batch_size in candidates:
-                start = time.perf_counter()
-                with tf32(shard.allow_tf32):
-                    shard.forward(each(split.inputs, lambda t, n=batch_size: t[:n].to(shard.device)))
-                if shard.device.type == "cuda":
-                    torch.cuda.synchronize(shard.device)
-                best[batch_size] = min(best[batch_size], (time.perf_counter() - start) / batch_size)
-            if done >= 2 and time.perf_counter() - began > 1.5:
+
+        def seconds(batch_size):
+            """Per sample, of one forward pass."""
+            start = time.perf_counter()
+            with tf32(shard.allow_tf32):
+                shard.forward(each(split.inputs, lambda t: t[:batch_size].to(shard.device)))
+            if shard.device.type == "cuda":
+                torch.cuda.synchronize(shard.device)
+            return (time.perf_counter() - start) / batch_size
+
+        chosen, *larger = candidates
+        for batch_size in larger:  # it needs more memory, and is tried only while that pays
+            before, after = min(seconds(chosen) for _ in range(2)), math.inf  # the first warms up
+            if before * chosen > 0.5:
+                break  # what a batch costs beside its samples is lost in that
+            began = time.perf_counter()
+            for done in range(1, 6):
+                before, after = min(before, seconds(chosen)), min(after, seconds(batch_size))
+                if done >= 2 and time.perf_counter() - began > 1:
+                    break
+            if after > 0.98 * before:
                 break
-        return next(b for b in candidates if best[b] <= 1.01 * min(best.values()))
+            chosen = batch_size
+        return chosen
 
     @torch.no_grad()
     def __call__(self, names, idle=lambda: None):

@@ -131,11 +131,12 @@ def child(pipe, variant, name, args):
     data = split.inputs.numel() * 4 / 2**20
     point, bare, placing, evaluator = this_program(net, split, directions, args.precision, device)
     sizes = [b for b in evaluation.CALIBRATED[device.type] if b <= args.images]
+    point()
+    parameters = sum(p.numel() for p in net.parameters()) * 4 / 2**20
+    memory = megabytes() - imported - data - 3 * parameters  # before the ceiling tries larger batches
 
     def facts():
-        parameters = sum(p.numel() for p in net.parameters()) * 4 / 2**20
-        return {"batch": evaluator.batch_size, "placing_s": placing(),
-                "memory_over_data_and_parameters_mb": megabytes() - imported - data - 3 * parameters}
+        return {"batch": evaluator.batch_size, "placing_s": placing(), "memory_over_data_and_parameters_mb": memory}
 
     serve(pipe, {"point": point, "facts": facts} | {f"bare{b}": lambda b=b: bare(b) for b in sizes})
 

@@ -1,6 +1,7 @@
 """--model -> network, and which networks a set of weights belongs to."""
 
 import difflib
+import functools
 
 import torch
 
@@ -29,13 +30,19 @@ def outline(name, state_dict):
     Nothing is drawn from the random stream. The classes are counted in the weight of the last layer, found by its
     name: the order of `state_dict` may be any.
     """
+    state = dict(_outline(constructor(name)))
+    weight = [key for key, value in state.items() if value.ndim >= 2][-1]
+    classes = len(state_dict[weight]) if weight in state_dict and state_dict[weight].ndim else 0
+    if classes > 0:
+        for key in (weight, next(reversed(state))):  # the last layer's weight and bias
+            state[key] = state[key].new_empty(classes, *state[key].shape[1:])
+    return state
+
+
+@functools.cache
+def _outline(constructor):
     with torch.device("meta"):
-        net = constructor(name)()
-        last = [key for key, value in net.named_parameters() if value.ndim >= 2][-1]
-        classes = len(state_dict[last]) if last in state_dict and state_dict[last].ndim else 0
-        if classes > 0:
-            net = constructor(name)(num_classes=classes)
-    return net.state_dict()
+        return constructor().state_dict()
 
 
 def differences(expected, state_dict):
