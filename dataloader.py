@@ -15,6 +15,7 @@ The one exception is a pickled DataLoader, read when the user says --trust_pickl
 
 import difflib
 import gzip
+import importlib.util
 import math
 import os
 import pickle
@@ -150,16 +151,27 @@ def _read_digits(datapath, part):
     neighbour gets 98.7 % right against 94.6 %): images of one hand stand together, so the last ones are mostly by
     hands that the training set does not have.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise InputError("the data set digits comes with scikit-learn, which is not installed; "
-                         "pip install scikit-learn") from None
-    digits = load_digits()
+    images, labels = _sklearn_digits()
     which = slice(0, 1500) if part == "train" else slice(1500, None)
-    images = torch.from_numpy(digits.images[which]).to(torch.float32)[:, None] / 16  # (N, 1, 8, 8) in [0, 1]
+    images = torch.from_numpy(images[which]).to(torch.float32)[:, None] / 16  # (N, 1, 8, 8) in [0, 1]
     images = torch.nn.functional.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-    return images.numpy(), digits.target[which]
+    return images.numpy(), labels[which]
+
+
+def _sklearn_digits():
+    """(images (1797, 8, 8) in 0..16, labels (1797,)), from scikit-learn's file: importing it would take seconds."""
+    sklearn = importlib.util.find_spec("sklearn")
+    if sklearn is None:
+        raise InputError("the data set digits comes with scikit-learn, which is not installed; "
+                         "pip install scikit-learn")
+    file = os.path.join(os.path.dirname(sklearn.origin), "datasets", "data", "digits.csv.gz")
+    if not os.path.exists(file):  # a version that keeps it elsewhere
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        return pixels.reshape(-1, 8, 8), labels
+    table = np.loadtxt(file, delimiter=",")  # (1797, 65): the pixels, then the label
+    return table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
 
 
 # CIFAR-10's constants, as in the experiments of Li et al. 2018; CIFAR-100 is normalized with the same ones, not its own

@@ -389,7 +389,7 @@ class Evaluator:
         chosen, *larger = candidates
         for batch_size in larger:  # it needs more memory, and is tried only while that pays
             before, after = min(seconds(chosen) for _ in range(2)), math.inf  # the first warms up
-            if before * chosen > 0.5:
+            if before * chosen > 1.5:
                 break  # what a batch costs beside its samples is lost in that
             began = time.perf_counter()
             for done in range(1, 6):

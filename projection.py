@@ -104,8 +104,15 @@ class Path:
         return {name: state[name] for name in self.names if state[name].is_floating_point()}
 
     def read(self, i):
-        """{name: tensor} of checkpoint i; the values stay in the file until they are used."""
-        return model_loader.read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
+        """{name: tensor} of checkpoint i, tied ones under each name; the values stay in the file until they are used."""
+        state = model_loader.read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
+        stored = {}  # a file may hold a tied tensor once
+        tensors = self.net.state_dict(keep_vars=True)
+        for name, tensor in tensors.items():
+            if name in state:
+                stored[id(tensor)] = state[name]
+        return {name: state[name] if name in state else stored[id(tensor)] for name, tensor in tensors.items()
+                if name in state or id(tensor) in stored}
 
 
 def open_path(runs, model, dir_type="weights", trust_pickle=False):

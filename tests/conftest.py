@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -21,6 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def run(*command, ranks=0, env=None, timeout=120, cwd=ROOT, launcher=("mpirun",)):
     """Run `python COMMAND ...`, under mpirun if `ranks`; the finished process, with text output."""
+    if not ranks and env is None and command[0] != "-c":
+        return forked.python([str(word) for word in command], cwd, timeout)
     prefix = [*launcher, "-n", str(ranks)] if ranks else []
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(

@@ -17,6 +17,7 @@ import tarfile
 import threading
 import urllib.request
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -343,6 +344,15 @@ def test_digits_are_scikit_learns_in_order_enlarged_linearly(no_network):
     enlarge = np.stack([np.interp(at, np.arange(8), row) for row in np.eye(8)], axis=1)  # (32, 8)
     expected = enlarge @ (digits.images / 16) @ enlarge.T  # (1797, 32, 32)
     np.testing.assert_allclose(torch.cat([data.train.inputs, data.test.inputs])[:, 1], expected, atol=1e-6)
+
+
+def test_digits_are_found_wherever_scikit_learn_keeps_them_and_missed_without_it(monkeypatch):
+    usual = load_dataset("digits").train
+    monkeypatch.setattr(dataloader.importlib.util, "find_spec", lambda _: SimpleNamespace(origin="/nowhere/__init__.py"))
+    other = load_dataset("digits").train
+    assert torch.equal(usual.inputs, other.inputs) and torch.equal(usual.targets, other.targets)
+    monkeypatch.setattr(dataloader.importlib.util, "find_spec", lambda _: None)
+    assert "pip install scikit-learn" in error_of(load_dataset, "digits")
 
 
 def test_constants_of_digits_are_those_of_the_training_part():

@@ -1,9 +1,6 @@
 """The measures of flatness: exact on surfaces whose answer is known."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +8,8 @@ import pytest
 import flatness
 from errors import InputError
 from h5_util import Grid, Surface, write_surface
+from tests.conftest import GOLDEN, run
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden"
 CURVE = "model_6.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,7].h5"
 
 
@@ -258,7 +254,7 @@ def test_what_is_better_when_higher_is_refused(name):
 
 
 def command(*args):
-    return subprocess.run([sys.executable, "flatness.py", *map(str, args)], cwd=ROOT, capture_output=True, text=True)
+    return run("flatness.py", *args)
 
 
 def test_command_prints_what_the_function_measures(tmp_path):

@@ -6,11 +6,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import urllib.parse
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +18,8 @@ import h52html
 from errors import InputError
 from h5_util import Grid, Surface, read_surface, write_projection, write_surface
 from tests import browser
+from tests.conftest import GOLDEN, run
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden"
 SQUARE = ("model_6.t7_weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5"
           "_[-1.0,1.0,5]x[-1.0,1.0,5].h5")
 LONG = "model_6.t7_weights_xignore=biasbn_xnorm=layer_yignore=biasbn_ynorm=layer.h5_[-1.0,1.0,3]x[-0.5,0.5,5].h5"
@@ -52,8 +48,7 @@ def wall(x, y):
 
 
 def command(*args, **environment):
-    return subprocess.run([sys.executable, "h52html.py", *map(str, args)], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | environment)
+    return run("h52html.py", *args, env=environment or None)
 
 
 class Elements(HTMLParser):

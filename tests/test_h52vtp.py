@@ -4,9 +4,6 @@ import io
 import math
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +13,8 @@ from PIL import Image
 import h52vtp
 from errors import InputError
 from h5_util import Grid, Surface, read_surface, write_surface
+from tests.conftest import GOLDEN, run
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden"
 RANDOM = "model_6.t7_weights_xignore=biasbn_xnorm=filter"
 SQUARE = f"{RANDOM}_yignore=biasbn_ynorm=filter.h5_[-1.0,1.0,5]x[-1.0,1.0,5].h5"
 LONG = "model_6.t7_weights_xignore=biasbn_xnorm=layer_yignore=biasbn_ynorm=layer.h5_[-1.0,1.0,3]x[-0.5,0.5,5].h5"
@@ -39,8 +35,7 @@ def bowl(x, y):
 
 
 def command(*args, **environment):
-    return subprocess.run([sys.executable, "h52vtp.py", *map(str, args)], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | environment)
+    return run("h52vtp.py", *args, env=environment or None)
 
 
 def corners(mesh):
@@ -424,4 +419,4 @@ def test_gif_of_frames_keeps_their_colours():
 
 def test_plot_scripts_need_neither_torch_nor_mpi():
     code = "import sys, h52vtp, h52html, flatness; print({'torch', 'mpi4py', 'pyvista', 'plotly'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
+    assert run("-c", code).stdout == "set()\n"

@@ -68,6 +68,27 @@ def golden_path(dir_type="weights", **which):
     return projection.open_path([run], "resnet20", dir_type)
 
 
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.last = nn.Linear(4, 4)
+        self.last.weight = self.first.weight
+
+
+@pytest.mark.parametrize("dropped", ["first.weight", "last.weight"])
+def test_a_tied_tensor_may_stand_in_the_files_under_one_name(dropped, tmp_path):
+    def drop(state, _):
+        state.pop(dropped)
+        return state
+
+    save_run(tmp_path, 3, net=Tied, change=drop)
+    for dir_type in ("weights", "states"):
+        path = path_of(tmp_path, dir_type, Tied)
+        state = path.read(0)
+        assert set(path.names) <= set(state) and torch.equal(state["first.weight"], state["last.weight"])
+
+
 # ---------------------------------------------------------------- which checkpoints
 
 
