@@ -595,8 +595,12 @@ def surface_figure(plane, scale, labels, show, zlim=None, log=False, **_):
     colours = matplotlib.colormaps[figures.COLOUR_MAP](face)
     colours[..., :3] = np.clip(colours[..., :3] * (0.65 + 0.45 * light[1:, 1:, None]), 0, 1)
     colours[..., 3] = np.isfinite(face)
-    surface = ax.plot_surface(*np.meshgrid(x, y), z, facecolors=colours, shade=False, rstride=1, cstride=1, linewidth=0,
+    surface = ax.plot_surface(*np.meshgrid(x, y), z, color="none", shade=False, rstride=1, cstride=1, linewidth=0,
                               antialiased=False, rasterized=True, zorder=3)
+    # given as `facecolors`, matplotlib would take them one by one: seconds. It leaves out quads without a finite corner
+    there = np.isfinite(z)
+    there = there[1:, 1:] | there[1:, :-1] | there[:-1, 1:] | there[:-1, :-1]
+    surface.set_facecolor(colours[there])
     surface.set_label("surface")
     for kind, where in plane.bad.items():
         corners = [[(px, py, bottom) for px, py in rectangle] for rectangle in bad_rectangles(plane, where, False)]

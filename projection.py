@@ -104,7 +104,7 @@ class Path:
         return {name: state[name] for name in self.names if state[name].is_floating_point()}
 
     def read(self, i):
-        """{name: tensor} of checkpoint i, tied ones under each name; the values stay in the file until they are used."""
+        """{name: tensor} of checkpoint i, tied ones under each name; values stay in the file until they are used."""
         state = model_loader.read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
         stored = {}  # a file may hold a tied tensor once
         tensors = self.net.state_dict(keep_vars=True)

@@ -348,7 +348,8 @@ def test_digits_are_scikit_learns_in_order_enlarged_linearly(no_network):
 
 def test_digits_are_found_wherever_scikit_learn_keeps_them_and_missed_without_it(monkeypatch):
     usual = load_dataset("digits").train
-    monkeypatch.setattr(dataloader.importlib.util, "find_spec", lambda _: SimpleNamespace(origin="/nowhere/__init__.py"))
+    elsewhere = SimpleNamespace(origin="/nowhere/__init__.py")
+    monkeypatch.setattr(dataloader.importlib.util, "find_spec", lambda _: elsewhere)
     other = load_dataset("digits").train
     assert torch.equal(usual.inputs, other.inputs) and torch.equal(usual.targets, other.targets)
     monkeypatch.setattr(dataloader.importlib.util, "find_spec", lambda _: None)

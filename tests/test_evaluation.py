@@ -68,7 +68,7 @@ def test_losses_follow_their_definitions():
 def test_folding_changes_no_result(name):
     """Every network of the zoo, at the origin and at far points: 1e-5 where the loss is below 10, 1e-4 elsewhere."""
     net = with_random_statistics(name)
-    split = images(6, size=8)
+    split = images(3, size=8)
     torch.manual_seed(1)
     made = [[t.numpy() for t in net_plotter.create_random_direction(net, norm="filter")] for _ in range(2)]
     net = net.to(memory_format=torch.channels_last)

@@ -426,6 +426,8 @@ def test_nan_and_inf_are_hatched_and_named(name, tmp_path, drawn, only):
     if name == "3dsurface":
         figure.draw_without_rendering()
         assert all(len(c.get_paths()) for c in found.values())
+        (lit,) = [c for c in artists(figure, PolyCollection) if c.get_label() == "surface"]
+        assert len(lit.get_paths()) == len(lit.get_facecolor()) > 10000  # each quad its own colour
         return
     x, y, z = surface.grid.x, surface.grid.y, surface.values["train_loss"]
     for kind, test in (("NaN", np.isnan), ("inf", np.isinf)):
