@@ -23,14 +23,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 	touch $@
 
 NET := demo/resnet20_sgd_lr=0.1_bs=32_wd=0.0005_mom=0.9_save_epoch=10_noaug_dataset=digits
-MODEL := --model resnet20 --dataset digits --model_file $(NET)/model_12.t7
+MODEL := --model resnet20 --dataset digits --model_file $(NET)/model_8.t7
 NORM := --dir_type weights --xnorm filter --xignore biasbn
-LINE := $(NET)/model_12.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,41]_datasplit=2_splitidx=0_dataset=digits.h5
-PLANE := $(NET)/model_12.t7_weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5_[-1.0,1.0,21]x[-1.0,1.0,21]_datasplit=10_splitidx=0_dataset=digits.h5
+LINE := $(NET)/model_8.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,41]_datasplit=2_splitidx=0_dataset=digits.h5
+PLANE := $(NET)/model_8.t7_weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5_[-1.0,1.0,21]x[-1.0,1.0,21]_datasplit=10_splitidx=0_dataset=digits.h5
 
 demo: .venv/ready
 	@echo "1. training resnet20 on 1500 handwritten digits"
-	python -m cifar10.main --model resnet20 --dataset digits --batch_size 32 --epochs 12 --noaug --save demo
+	python -m cifar10.main --model resnet20 --dataset digits --batch_size 32 --epochs 8 --noaug --save demo
 	@echo; echo "2. a line through the minimum: loss of half the training data and of the test data at 41 points"
 	mpirun -n 4 python plot_surface.py --mpi $(MODEL) --x=-1:1:41 $(NORM) --eval_set both --data_split 2
 	@echo; echo "3. a plane through the minimum: 21 x 21 points, a tenth of the training data"

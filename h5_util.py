@@ -13,10 +13,12 @@ A file is written whole to a sibling and moved into place, so that at every mome
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
 import re
+import socket
 import tempfile
 from dataclasses import dataclass, field, replace
 
@@ -157,7 +159,8 @@ def write_file(path, image):
         if os.path.islink(target):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         # a short name of its own: `path` may be as long as the file system allows
-        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp~", dir=folder)
+        prefix = _temporary_prefix(target)
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{prefix}{os.getpid()}.", suffix=TEMPORARY, dir=folder)
         with os.fdopen(descriptor, "wb") as f:
             f.write(image)
             f.flush()
@@ -166,6 +169,7 @@ def write_file(path, image):
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files
         os.replace(temporary, target)
+        _remove_leftovers(folder, prefix)
     except OSError as error:
         if temporary:
             with contextlib.suppress(OSError):
@@ -177,6 +181,28 @@ def write_file(path, image):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+TEMPORARY = ".tmp~"
+
+
+def _temporary_prefix(target):
+    """What the names of temporary files for `target` begin with, among the processes that can see each other's pids."""
+    with contextlib.suppress(OSError):
+        target += os.readlink("/proc/self/ns/pid")
+    return f".{hashlib.sha256(f'{socket.gethostname()} {target}'.encode()).hexdigest()[:12]}."
+
+
+def _remove_leftovers(folder, prefix):
+    """Remove the temporary files of processes that were killed while they wrote the same file."""
+    for name in os.listdir(folder):
+        if name.startswith(prefix) and name.endswith(TEMPORARY):
+            with contextlib.suppress(ValueError, PermissionError, FileNotFoundError):
+                pid = int(name[len(prefix):].split(".")[0])
+                try:
+                    os.kill(pid, 0)
+                except ProcessLookupError:
+                    os.unlink(os.path.join(folder, name))
 
 
 def _write(path, fill):

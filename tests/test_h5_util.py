@@ -169,3 +169,43 @@ def test_any_other_file_is_refused_in_one_line(tmp_path):
     h5_util._write(tmp_path / "other.h5", lambda f: f.create_dataset("what", data=[1.0]))
     for file in ("other.h5", "missing.h5"):
         assert refused(run("h5_util.py", tmp_path / file))
+
+
+KILLED = """
+import os, signal, sys, time
+import h5_util
+
+
+def replace(*_):
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(flush=True)
+    time.sleep(60)
+
+
+os.replace = replace
+h5_util.write_file(sys.argv[1], b"half")
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_a_living_one_writes_is_not(tmp_path):
+    def hidden():
+        return [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+    file = str(tmp_path / "s.h5")
+    subprocess.run([sys.executable, "-c", KILLED, file, "killed"], cwd=ROOT)
+    assert len(hidden()) == 1 and not os.path.exists(file)
+    living = subprocess.Popen([sys.executable, "-c", KILLED, file, "living"], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        living.stdout.readline()
+        assert len(hidden()) == 2
+        h5_util.write_file(file, b"whole")
+        (left,) = hidden()
+        assert f".{living.pid}." in left and open(file, "rb").read() == b"whole"
+    finally:
+        living.kill()
+        living.communicate()
+    h5_util.write_file(str(tmp_path / "other.h5"), b"")
+    assert hidden() == [left]  # another file's
+    h5_util.write_file(file, b"whole")
+    assert not hidden()
