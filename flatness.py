@@ -33,8 +33,9 @@ from itertools import product
 
 import numpy as np
 
-from errors import InputError, Parser, run
-from h5_util import read_surface
+from losslandscape.command import Parser, run
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import read_surface
 
 TAUS = (0.1, 0.5, 1.0)
 EPSILON = 0.2  # reached exactly by the usual grids of 11, 21, 51 and 101 points on [-1, 1]

@@ -19,8 +19,9 @@ import re
 
 import numpy as np
 
-from errors import InputError, Parser, run
-from h5_util import ERRORS, read_projection, read_surface, write_file
+from losslandscape.command import Parser, run
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import ERRORS, read_projection, read_surface, write_file
 
 MAX_VALUES = 4_000_000  # float32 values in one page: about 21 MB as base64; a browser struggles beyond
 

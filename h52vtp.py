@@ -28,8 +28,9 @@ import tempfile
 
 import numpy as np
 
-from errors import InputError, Parser, natural_int, run
-from h5_util import option_suffix, read_surface, write_file
+from losslandscape.command import Parser, natural_int, run
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import option_suffix, read_surface, write_file
 
 LOG_SHIFT = 0.1  # --log draws log(z + 0.1)
 VIEWS = {  # azimuth and elevation of the camera, in degrees; azimuth 0 looks from +x, -90 from -y

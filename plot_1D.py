@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import figures
-import h5_util
-from errors import InputError, Parser, natural_int, run
+from losslandscape.command import Parser, natural_int, run
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.pictures import style as figures
 
 LOSS_MAX = 5.0
 HEIGHT = 2.5  # inches

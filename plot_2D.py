@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import figures
-import h5_util
-from errors import InputError, Parser, run
+from losslandscape.command import Parser, run
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.pictures import style as figures
 
 LOSS_RANGE = (0.1, 10.0, 0.5)  # the usual --vmin, --vmax, --vlevel for a loss
 LOSS_TOP = 10.0  # the usual --zlim for a loss

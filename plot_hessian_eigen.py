@@ -23,11 +23,12 @@ from functools import partial
 
 import numpy as np
 
-import errors
-import hess_vec_prod
 import plot_surface
-from errors import InputError, positive_int
-from hess_vec_prod import Hessian, lanczos, trace
+from losslandscape import command
+from losslandscape import hessian as hess_vec_prod
+from losslandscape.command import positive_int
+from losslandscape.errors import InputError
+from losslandscape.hessian import Hessian, lanczos, trace
 
 NAMES = ("max_eig", "min_eig", "max_eig_res", "min_eig_res", "eig_converged")
 
@@ -172,4 +173,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    command.run(main)

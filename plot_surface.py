@@ -21,21 +21,19 @@ from dataclasses import dataclass, field
 
 import torch
 
-import dataloader
-import errors
-import evaluation
-import h5_util
-import model_loader
-import mpi4pytorch
-import net_plotter
-import projection
-import repeats
-import sanity
-import scheduler
-import user_code
-from errors import InputError, natural_int, positive_int
-from splits import Batches, apply, each, shapes
-from surface_store import SurfaceStore
+from losslandscape import checks as sanity
+from losslandscape import command, repeats, scheduler, user_code
+from losslandscape import directions as net_plotter
+from losslandscape import evaluator as evaluation
+from losslandscape import ranks as mpi4pytorch
+from losslandscape import trajectory as projection
+from losslandscape.command import natural_int, positive_int
+from losslandscape.data import datasets as dataloader
+from losslandscape.data.splits import Batches, apply, each, shapes
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.files.store import SurfaceStore
+from losslandscape.networks import loading as model_loader
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ LOSS = Measurement("loss", loss_names, evaluation.Evaluator, draw_loss)
 
 def parser(description=__doc__):
     """The flags of plot_surface.py, and of every script that walks over a grid."""
-    p = errors.Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command.Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     g = p.add_argument_group("processes and devices")
     g.add_argument("--mpi", "-m", action="store_true", help="use MPI (implied by mpirun and srun)")
     g.add_argument("--cuda", "-c", action="store_true", help="evaluate on CUDA")
@@ -634,4 +632,4 @@ def say(text):
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    command.run(main)

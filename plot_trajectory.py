@@ -24,19 +24,20 @@ from dataclasses import replace
 
 import numpy as np
 
-import dataloader
-import errors
-import evaluation
-import figures
-import h5_util
-import model_loader
-import mpi4pytorch
-import net_plotter
 import plot_2D
 import plot_surface
-import projection
-from errors import InputError, natural_int, positive_int
-from surface_store import refuse_mismatch
+from losslandscape import command
+from losslandscape import directions as net_plotter
+from losslandscape import evaluator as evaluation
+from losslandscape import ranks as mpi4pytorch
+from losslandscape import trajectory as projection
+from losslandscape.command import natural_int, positive_int
+from losslandscape.data import datasets as dataloader
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.files.store import refuse_mismatch
+from losslandscape.networks import loading as model_loader
+from losslandscape.pictures import style as figures
 
 MOST_FRAMES = 150
 MEASURED = ("true_loss", "true_acc", "plane_loss", "plane_acc")
@@ -49,7 +50,7 @@ LOOK = {  # what is drawn against the epoch
 
 
 def make_parser():
-    p = errors.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     g = p.add_argument_group("checkpoints")
     g.add_argument("--model", default="resnet56",
                    help="model name, FILE.py:function or package.module:function (resnet56)")
@@ -572,4 +573,4 @@ def frame_title(tables, epoch):
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    command.run(main)

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 
-from cifar10.models import MODELS  # noqa: E402
+from losslandscape.networks.models import MODELS  # noqa: E402
 
 
 def command(ranks, folder, model, points):

@@ -30,11 +30,11 @@ import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 from torch import nn  # noqa: E402
 
-import evaluation  # noqa: E402
-import h5_util  # noqa: E402
-import net_plotter  # noqa: E402
-from cifar10.models import MODELS  # noqa: E402
-from dataloader import Split, load_dataset  # noqa: E402
+from losslandscape import directions as net_plotter  # noqa: E402
+from losslandscape import evaluator as evaluation  # noqa: E402
+from losslandscape.data.datasets import Split, load_dataset  # noqa: E402
+from losslandscape.files import layouts as h5_util  # noqa: E402
+from losslandscape.networks.models import MODELS  # noqa: E402
 
 POINT = (0.1, -0.07)
 

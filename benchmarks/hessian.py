@@ -33,13 +33,13 @@ import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: E402
 
-import evaluation  # noqa: E402
-import h5_util  # noqa: E402
-import hess_vec_prod  # noqa: E402
-import net_plotter  # noqa: E402
-from cifar10.models import MODELS  # noqa: E402
-from dataloader import Split, load_dataset  # noqa: E402
-from hess_vec_prod import Hessian, lanczos  # noqa: E402
+from losslandscape import directions as net_plotter  # noqa: E402
+from losslandscape import evaluator as evaluation  # noqa: E402
+from losslandscape import hessian as hess_vec_prod  # noqa: E402
+from losslandscape.data.datasets import Split, load_dataset  # noqa: E402
+from losslandscape.files import layouts as h5_util  # noqa: E402
+from losslandscape.hessian import Hessian, lanczos  # noqa: E402
+from losslandscape.networks.models import MODELS  # noqa: E402
 
 TOL = 1e-2
 POINTS = (0.0, 0.5)

@@ -22,12 +22,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 
-import evaluation  # noqa: E402
-import h5_util  # noqa: E402
-import model_loader  # noqa: E402
-import net_plotter  # noqa: E402
-from dataloader import load_dataset  # noqa: E402
-from splits import Split  # noqa: E402
+from losslandscape import directions as net_plotter  # noqa: E402
+from losslandscape import evaluator as evaluation  # noqa: E402
+from losslandscape.data.datasets import load_dataset  # noqa: E402
+from losslandscape.data.splits import Split  # noqa: E402
+from losslandscape.files import layouts as h5_util  # noqa: E402
+from losslandscape.networks import loading as model_loader  # noqa: E402
 
 RADII = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 POINTS = sorted({point for r in RADII for point in ((r, 0.0), (0.0, r), (r, r))})

@@ -58,13 +58,13 @@ def evaluation(own, batch, rank):
 
 
 def between_batches(world, points, measure, record):
-    import scheduler
+    from losslandscape import scheduler
 
     scheduler.walk(world, [range(points)], measure, record, lambda: None)
 
 
 def between_points(world, points, measure, record):
-    import scheduler
+    from losslandscape import scheduler
 
     scheduler.MOST_AHEAD, scheduler.TICK = 2, 1e6
     silent = measure if world.rank else lambda point, idle: measure(point, lambda: None)
@@ -109,7 +109,7 @@ def counter(world, points, measure, record):
 def service_thread(world, points, measure, record):
     import threading
 
-    import scheduler
+    from losslandscape import scheduler
 
     if world.rank:
         scheduler.walk(world, [range(points)], measure, record, lambda: None)
@@ -178,8 +178,8 @@ def busy(calls):
 def rank_main(design, points, seconds, batches):
     """One rank of a job of `points` points, with seconds[rank % len] per point; rank 0 prints what it measured."""
     sys.modules["torch"] = types.ModuleType("torch")  # not needed here, and 64 imports of it would take minutes
-    import mpi4pytorch
-    import scheduler  # noqa: F401  here, and not within the time that is measured
+    from losslandscape import ranks as mpi4pytorch
+    from losslandscape import scheduler  # noqa: F401  here, and not within the time that is measured
 
     world = mpi4pytorch.connect()
     recorded = []

@@ -38,12 +38,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-import dataloader
-import evaluation
-import h5_util
-from cifar10.model_loader import build, check_fit, constructor
-from errors import InputError, Parser, natural_int, positive_int, run
-from model_loader import read_checkpoint, read_torch
+from losslandscape import evaluator as evaluation
+from losslandscape.command import Parser, natural_int, positive_int, run
+from losslandscape.data import datasets as dataloader
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.networks.loading import read_checkpoint, read_torch
+from losslandscape.networks.zoo import build, check_fit, constructor
 
 PADDING = 4  # pixels around the image for random crops
 DECAY_EPOCHS = (150, 225, 275)  # after these the learning rate is multiplied by --lr_decay

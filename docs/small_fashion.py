@@ -15,8 +15,9 @@ from torch.nn.functional import avg_pool2d
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import dataloader
-from errors import InputError, run
+from losslandscape.command import run
+from losslandscape.data import datasets as dataloader
+from losslandscape.errors import InputError
 
 
 def half_size(split, count):

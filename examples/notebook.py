@@ -11,7 +11,7 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent))  # the clone
 from own_network import data, net  # noqa: E402
 
-import landscape  # noqa: E402
+from losslandscape import api as landscape  # noqa: E402
 
 model, (inputs, targets) = net(width=12), data("train")
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

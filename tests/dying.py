@@ -26,10 +26,11 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-import errors
-import evaluation
 import plot_surface
-import surface_store
+from losslandscape import command
+from losslandscape import evaluator as evaluation
+from losslandscape.errors import InputError
+from losslandscape.files import store as surface_store
 
 
 def fail():
@@ -37,7 +38,7 @@ def fail():
 
 
 def refuse():
-    raise errors.InputError("planned refusal")
+    raise InputError("planned refusal")
 
 
 def fill_memory():
@@ -99,4 +100,4 @@ if __name__ == "__main__":
     for name in ("_write", "_append"):
         setattr(surface_store.SurfaceStore, name, report_saves(getattr(surface_store.SurfaceStore, name)))
     flags = sys.argv[sys.argv.index("--") + 1:]
-    errors.run(lambda: plot_surface.main(flags, dataclasses.replace(plot_surface.LOSS, build=Dying)))
+    command.run(lambda: plot_surface.main(flags, dataclasses.replace(plot_surface.LOSS, build=Dying)))

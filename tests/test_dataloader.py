@@ -24,10 +24,10 @@ import pytest
 import torch
 import torchvision
 
-import cifar10.dataloader as cifar
-import dataloader
-from dataloader import DATASETS, Split, load_dataset, prepare, split_hash
-from errors import InputError
+from losslandscape.data import cifar
+from losslandscape.data import datasets as dataloader
+from losslandscape.data.datasets import DATASETS, Split, load_dataset, prepare, split_hash
+from losslandscape.errors import InputError
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 DEBIAN = "/usr/share/datasets/fashion-mnist"

@@ -5,16 +5,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import dataloader
-import evaluation
-import folding
-import h5_util
-import model_loader
-import net_plotter
-from cifar10.models import MODELS
-from errors import InputError
-from evaluation import Evaluator, eval_loss
-from splits import Batches, Split
+from losslandscape import directions as net_plotter
+from losslandscape import evaluator as evaluation
+from losslandscape import folding
+from losslandscape.data import datasets as dataloader
+from losslandscape.data.splits import Batches, Split
+from losslandscape.errors import InputError
+from losslandscape.evaluator import Evaluator, eval_loss
+from losslandscape.files import layouts as h5_util
+from losslandscape.networks import loading as model_loader
+from losslandscape.networks.models import MODELS
 
 
 def images(n, classes=10, size=32, seed=0):

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-import h5_util
-import model_loader
 import plot_surface
+from losslandscape.files import layouts as h5_util
+from losslandscape.networks import loading as model_loader
 from tests.conftest import ROOT, run
 
 EXAMPLES = ("own_network", "transformer", "regression")

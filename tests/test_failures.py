@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import h5_util
-from surface_store import Journal
+from losslandscape.files import layouts as h5_util
+from losslandscape.files.store import Journal
 from tests.conftest import GOLDEN, ROOT
 
 SECONDS = 10  # in which a job must be gone

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import flatness
-from errors import InputError
-from h5_util import Grid, Surface, write_surface
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import Grid, Surface, write_surface
 from tests.conftest import GOLDEN, run
 
 CURVE = "model_6.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,7].h5"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from splits import Split
+from losslandscape.data.splits import Split
 from tests.conftest import ROOT, flags_of
 
 sys.path.insert(0, str(ROOT / "docs"))

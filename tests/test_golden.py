@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-import h5_util
 import plot_surface
+from losslandscape.files import layouts as h5_util
 from tests.conftest import GOLDEN
 
 FILTER = ("--xnorm", "filter", "--xignore", "biasbn")

@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.interpolate import RegularGridInterpolator
 
 import h52html
-from errors import InputError
-from h5_util import Grid, Surface, read_surface, write_projection, write_surface
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import Grid, Surface, read_surface, write_projection, write_surface
 from tests import browser
 from tests.conftest import GOLDEN, run
 

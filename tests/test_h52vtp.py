@@ -11,8 +11,8 @@ import pyvista
 from PIL import Image
 
 import h52vtp
-from errors import InputError
-from h5_util import Grid, Surface, read_surface, write_surface
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import Grid, Surface, read_surface, write_surface
 from tests.conftest import GOLDEN, run
 
 RANDOM = "model_6.t7_weights_xignore=biasbn_xnorm=filter"

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import h5_util
-from errors import InputError
+from losslandscape import describe
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 from tests.conftest import GOLDEN, ROOT, refused, run
 
 
@@ -132,13 +133,13 @@ def test_directions_and_projections_are_read_as_they_were_written(tmp_path):
 
 def test_every_golden_file_is_told_in_words():
     files = sorted(GOLDEN.rglob("*.h5"))
-    kinds = [h5_util.describe(file).split(" file")[0] for file in files]
+    kinds = [describe.describe(file).split(" file")[0] for file in files]
     assert {"surface", "direction", "projection"} == set(kinds)
     for file, kind in zip(files, kinds, strict=True):
         expected = ("projection" if "_proj_" in file.name else
                     "direction" if file.name in ("directions.h5", PLANE) else "surface")
         assert kind == expected
-        assert "not recorded, as in files of the original code" in h5_util.describe(file)
+        assert "not recorded, as in files of the original code" in describe.describe(file)
 
 
 PLANE = "model_6.t7_weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5"
@@ -150,7 +151,7 @@ def test_the_command_says_what_a_surface_is_how_complete_and_made_from_what(tmp_
     made.computed["train_loss"][1, 2] = False
     made.values["train_loss"][0, 0] = np.nan
     h5_util.write_surface(tmp_path / "s.h5", made)
-    done = run("h5_util.py", tmp_path / "s.h5")
+    done = run("-m", "losslandscape", "describe", tmp_path / "s.h5")
     assert done.returncode == 0, done.stderr
     for words in ("surface file, 2-D: 4 x 3 points, x from -1 to 1, y from -1 to 1", "11 of 12 points computed",
                   "2.5 to 2.5", "1 not finite", "not complete", "directions: d.h5", "network", "vgg9",
@@ -158,22 +159,22 @@ def test_the_command_says_what_a_surface_is_how_complete_and_made_from_what(tmp_
         assert words in done.stdout
     made.computed["train_loss"][:] = True
     h5_util.write_surface(tmp_path / "s.h5", made)
-    assert "\ncomplete\n" in h5_util.describe(tmp_path / "s.h5")
+    assert "\ncomplete\n" in describe.describe(tmp_path / "s.h5")
 
 
 def test_the_explained_variance_of_a_pca_is_told():
-    assert "they explain 89.55 %, 9.91 %" in h5_util.describe(GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5")
+    assert "they explain 89.55 %, 9.91 %" in describe.describe(GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5")
 
 
 def test_any_other_file_is_refused_in_one_line(tmp_path):
     h5_util._write(tmp_path / "other.h5", lambda f: f.create_dataset("what", data=[1.0]))
     for file in ("other.h5", "missing.h5"):
-        assert refused(run("h5_util.py", tmp_path / file))
+        assert refused(run("-m", "losslandscape", "describe", tmp_path / file))
 
 
 KILLED = """
 import os, signal, sys, time
-import h5_util
+from losslandscape.files import layouts as h5_util
 
 
 def replace(*_):

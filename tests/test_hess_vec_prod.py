@@ -6,11 +6,11 @@ import torch
 from curvlinops import HessianLinearOperator
 from torch import nn
 
-import evaluation
-import hess_vec_prod
-from dataloader import Split
-from errors import InputError
-from hess_vec_prod import Hessian, lanczos, trace
+from losslandscape import evaluator as evaluation
+from losslandscape import hessian as hess_vec_prod
+from losslandscape.data.datasets import Split
+from losslandscape.errors import InputError
+from losslandscape.hessian import Hessian, lanczos, trace
 from tests.conftest import run
 
 PRODUCTS = (hess_vec_prod.reverse_over_forward, hess_vec_prod.double_backward)
@@ -258,9 +258,9 @@ def test_idle_is_called_after_every_batch():
 def test_memory_grows_with_the_batch_not_with_the_data_set():
     code = """
 import resource, torch
-from cifar10.models import MODELS
-from dataloader import Split
-from hess_vec_prod import Hessian
+from losslandscape.networks.models import MODELS
+from losslandscape.data.datasets import Split
+from losslandscape.hessian import Hessian
 peaks = []
 for n in (8, 32, 320):
     split = Split(torch.zeros(n, 3, 8, 8), torch.zeros(n).long())

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import torch
 
-import errors
-import h5_util
+from losslandscape import command
+from losslandscape.files import layouts as h5_util
 from tests.conftest import GOLDEN, ROOT
 
 FILTER = ("--xnorm", "filter", "--xignore", "biasbn")
@@ -35,7 +35,7 @@ def call(capfd, script, *flags):
     module = importlib.import_module(script)
     capfd.readouterr()
     with pytest.raises(SystemExit) as ended:
-        errors.run(lambda: module.main([str(flag) for flag in flags]))
+        command.run(lambda: module.main([str(flag) for flag in flags]))
     return (ended.value.code or 0, *capfd.readouterr())
 
 

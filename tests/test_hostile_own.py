@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import dataloader
-import errors
+from losslandscape import errors
+from losslandscape.data import datasets as dataloader
 from tests.test_hostile import assert_refused, call, contents, memory_limit  # noqa: F401
 
 OWN = Path(__file__).parent / "mistakes.py"

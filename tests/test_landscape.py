@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-import evaluation
-import h5_util
-import landscape
-import net_plotter
-from errors import InputError
+from losslandscape import api as landscape
+from losslandscape import directions as net_plotter
+from losslandscape import evaluator as evaluation
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 from tests.conftest import ROOT
 
 torch.manual_seed(0)

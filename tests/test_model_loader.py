@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cifar10.model_loader import build, outline
-from cifar10.models import MODELS
-from errors import InputError
-from model_loader import Architecture, checkpoint_hash, load_net, read_checkpoint, weights_hash
+from losslandscape.errors import InputError
+from losslandscape.networks.loading import Architecture, checkpoint_hash, load_net, read_checkpoint, weights_hash
+from losslandscape.networks.models import MODELS
+from losslandscape.networks.zoo import build, outline
 from tests.conftest import GOLDEN
 
 ZOO = json.loads((GOLDEN / "model_zoo.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 
-from cifar10.models import MODELS
+from losslandscape.networks.models import MODELS
 
 GOLDEN = Path(__file__).parent / "golden"
 ZOO = json.loads((GOLDEN / "model_zoo.json").read_text())

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-import h5_util
 import plot_surface
+from losslandscape.files import layouts as h5_util
 from tests.conftest import GOLDEN, run
 
 PLANE = ("--xnorm", "filter", "--xignore", "biasbn", "--ynorm", "filter", "--yignore", "biasbn",
@@ -66,10 +66,11 @@ def test_resuming_with_another_number_of_ranks_equals_uninterrupted(small, alone
 # several command lines in one job: starting ranks is what takes the time
 SEVERAL = """
 import json, sys
-import errors, plot_surface
+from losslandscape import command
+import plot_surface
 for flags in json.loads(sys.argv[1]):
     try:
-        errors.run(lambda: plot_surface.main(flags))
+        command.run(lambda: plot_surface.main(flags))
     except SystemExit as ended:
         code = ended.code
         print(code)
@@ -89,7 +90,7 @@ def test_bad_input_is_said_once_by_all_ranks_together(small, surface_arguments):
 FIRST_LOOK = """
 import sys, time, types
 sys.modules["torch"] = types.ModuleType("torch")
-import mpi4pytorch
+from losslandscape import ranks as mpi4pytorch
 world = mpi4pytorch.connect()
 for _ in range(10):
     world.bcast()

@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-import h5_util
-import net_plotter
-from errors import InputError
-from net_plotter import Axis, Plane, Recipe
+from losslandscape import directions as net_plotter
+from losslandscape.directions import Axis, Plane, Recipe
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 
 
 class Net(nn.Module):

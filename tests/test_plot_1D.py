@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-import figures
 import plot_1D
-import repeats
-from errors import InputError
-from h5_util import Grid, Surface, read_surface, write_surface
+from losslandscape import repeats
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import Grid, Surface, read_surface, write_surface
+from losslandscape.pictures import style as figures
 from tests.conftest import GOLDEN, refused, run
 
 CURVE = "model_6.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,7].h5"

@@ -13,13 +13,13 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.path import Path as Outline
 from mpl_toolkits.mplot3d import Axes3D
 
-import figures
 import flatness
-import h5_util
 import plot_2D
-import repeats
-from errors import InputError
-from h5_util import Grid, Surface, read_surface, write_surface
+from losslandscape import repeats
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.files.layouts import Grid, Surface, read_surface, write_surface
+from losslandscape.pictures import style as figures
 from tests.conftest import GOLDEN, refused, run
 
 SQUARE = ("model_6.t7_weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5"
@@ -134,7 +134,7 @@ def test_help_does_not_wait_for_matplotlib():
 def test_a_missing_matplotlib_is_named_with_its_install_command(tmp_path):
     save(tmp_path / "s.h5", bowl)
     code = ("import sys; sys.modules['matplotlib'] = None; import plot_2D, errors; "
-            f"errors.run(lambda: plot_2D.main(['-f', {str(tmp_path / 's.h5')!r}]))")
+            f"command.run(lambda: plot_2D.main(['-f', {str(tmp_path / 's.h5')!r}]))")
     done = run("-c", code)
     assert refused(done) and "pip install matplotlib" in done.stderr
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-import dataloader
-import evaluation
 import flatness
-import h5_util
-import hess_vec_prod
-import model_loader
-import net_plotter
 import plot_hessian_eigen
 import plot_surface
-from cifar10.models import MODELS
+from losslandscape import directions as net_plotter
+from losslandscape import evaluator as evaluation
+from losslandscape import hessian as hess_vec_prod
+from losslandscape.data import datasets as dataloader
+from losslandscape.files import layouts as h5_util
+from losslandscape.networks import loading as model_loader
+from losslandscape.networks.models import MODELS
 from plot_hessian_eigen import NAMES
 from tests.conftest import GOLDEN, refused, run
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-import evaluation
-import h5_util
-import model_loader
 import plot_surface
-from dataloader import load_dataset
+from losslandscape import evaluator as evaluation
+from losslandscape.data.datasets import load_dataset
+from losslandscape.files import layouts as h5_util
+from losslandscape.networks import loading as model_loader
 from tests.conftest import run
 
 FILTER = ["--xnorm", "filter", "--xignore", "biasbn"]

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-import dataloader
-import evaluation
-import h5_util
-import model_loader
 import plot_surface
 import plot_trajectory
-from errors import InputError
+from losslandscape import evaluator as evaluation
+from losslandscape.data import datasets as dataloader
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.networks import loading as model_loader
 from tests.conftest import GOLDEN, refused, run
 
 THEIRS = GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5"

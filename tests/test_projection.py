@@ -8,10 +8,10 @@ import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
-import h5_util
-import net_plotter
-import projection
-from errors import InputError
+from losslandscape import directions as net_plotter
+from losslandscape import trajectory as projection
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 from tests.conftest import GOLDEN, ROOT
 
 THEIRS = GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5"
@@ -371,7 +371,7 @@ import resource, sys
 sys.path.insert(0, {root!r})
 import torch
 from torch import nn
-import projection
+from losslandscape import trajectory as projection
 from tests.test_projection import path_of
 net = lambda: nn.Sequential(*[nn.Linear(500, 500) for _ in range(4)])
 projection.AT_ONCE = 2**22

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import h5_util
 import plot_hessian_eigen
 import plot_surface
-import repeats
-from errors import InputError
+from losslandscape import describe, repeats
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 from tests.conftest import GOLDEN, refused, run
 
 GRID = h5_util.Grid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 3))
@@ -57,7 +57,7 @@ def test_different_grids_and_a_single_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="on one grid"):
         repeats.summarize([surface(X), surface(X, other)])
     h5_util.write_surface(str(tmp_path / "s.h5"), surface(X))
-    assert refused(run("repeats.py", tmp_path / "s.h5"))
+    assert refused(run("-m", "losslandscape", "repeats", tmp_path / "s.h5"))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_planes_are_drawn_as_median_and_interquartile_range(folder):
                        "--plot"])
     drawn = {name.rpartition("_repeats=2.h5_")[2] for name in os.listdir() if name.endswith(".pdf")}
     assert {"train_loss_2dcontour.pdf", "train_loss_iqr_2dheat.pdf"} <= drawn
-    assert "spread" in h5_util.describe(next(folder.glob("*_repeats=2.h5")))
+    assert "spread" in describe.describe(next(folder.glob("*_repeats=2.h5")))
 
 
 @pytest.mark.parametrize("y", [(), ("--y=-1:1:2", "--ynorm", "filter", "--yignore", "biasbn")])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-import model_loader
 import plot_surface
+from losslandscape.networks import loading as model_loader
 from tests.conftest import GOLDEN
 
 FLAGS = ["--model", "resnet20", "--dataset", "data.npz", "--model_file", "model_6.t7", "--batch_size", "8", "--check"]
@@ -41,8 +41,8 @@ def looks(found):
 
 
 def centre():
-    from dataloader import load_dataset
-    from evaluation import eval_loss
+    from losslandscape.data.datasets import load_dataset
+    from losslandscape.evaluator import eval_loss
 
     return eval_loss(model_loader.load_net("resnet20", "model_6.t7"), load_dataset("data.npz", splits=("train",)).train)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import scheduler
-from mpi4pytorch import World
+from losslandscape import scheduler
+from losslandscape.ranks import World
 
 SHAPES = st.one_of(st.tuples(st.integers(1, 60)), st.tuples(st.integers(1, 30), st.integers(1, 30)))
 

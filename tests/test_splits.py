@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-import splits
-from errors import InputError
-from splits import Batches, Split, as_split
+from losslandscape.data import splits
+from losslandscape.data.splits import Batches, Split, as_split
+from losslandscape.errors import InputError
 
 X = torch.arange(30.0).view(10, 3)  # (10, 3)
 Y = torch.arange(10) % 4

@@ -18,11 +18,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import h5_util
-import scheduler
-import surface_store
-from errors import InputError
-from surface_store import Lock, SurfaceStore
+from losslandscape import scheduler
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.files import store as surface_store
+from losslandscape.files.store import Lock, SurfaceStore
 from tests.conftest import ROOT
 from tests.test_h5_util import files_of_at_most
 
@@ -330,7 +330,8 @@ def test_another_grid_is_refused(tmp_path, other):
 # ---------------------------------------------------------------- one writer
 
 HOLDER = """
-import sys, surface_store
+import sys
+from losslandscape.files import store as surface_store
 lock = surface_store.Lock(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()
@@ -494,7 +495,11 @@ def test_a_file_that_somebody_has_locked_is_read_and_written_all_the_same(tmp_pa
 
 ROUNDS = 20
 RACER = """
-import json, sys, time, surface_store, errors
+import json
+import sys
+import time
+from losslandscape.files import store as surface_store
+from losslandscape import errors
 print("ready", flush=True)
 start, held = float(sys.stdin.readline()), {}
 for number in range(int(sys.argv[2])):

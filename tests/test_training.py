@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import dataloader
-import evaluation
-import model_loader
 from cifar10 import main as training
 from cifar10.main import Recipe
-from cifar10.model_loader import build
+from losslandscape import evaluator as evaluation
+from losslandscape.data import datasets as dataloader
+from losslandscape.networks import loading as model_loader
+from losslandscape.networks.zoo import build
 from tests.conftest import refused, run
 
 CLASSES = 4

@@ -2,8 +2,8 @@
 
 import pytest
 
-import user_code
-from errors import InputError
+from losslandscape import user_code
+from losslandscape.errors import InputError
 from tests.conftest import refused, run
 
 GOOD = "def f(x=1):\n    return 2 * x\n\n\nclass Outer:\n    @staticmethod\n    def g():\n        return 'g'\n"

@@ -1,13 +1,9 @@
-"""The model zoo: `MODELS[name](num_classes=10)` makes a network for images (N, 3, H, W) with H, W >= 8.
+"""The networks of the paper, under the names that scripts know: `from cifar10.models import MODELS`.
 
-Parameters are drawn from torch's global CPU stream in state-dict order with PyTorch's default initializers,
-so the numbers that follow in the stream depend on the network; published random directions rely on that.
-Every network is plain `nn` modules without data-dependent control flow (torch.fx can trace it), and takes
-inputs in either memory format.
+They are made in losslandscape/networks/models, where an installed program finds them whatever a user's folders are
+called.
 """
 
-from cifar10.models.densenet import DENSENETS
-from cifar10.models.resnet import RESNETS
-from cifar10.models.vgg import VGGS
+from losslandscape.networks.models import MODELS
 
-MODELS = {**VGGS, **RESNETS, **DENSENETS}  # name -> constructor(num_classes=10)
+__all__ = ["MODELS"]

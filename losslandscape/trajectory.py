@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import h5_util
-import model_loader
-import net_plotter
-from errors import InputError
+from losslandscape import directions as net_plotter
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.networks import loading as model_loader
 
 AT_ONCE = 192 * 2**20  # float32 values of all checkpoints together that are held at a time (768 MB)
 WIDEST = 4 * 2**20  # ... and of one checkpoint, in float64

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
-from errors import InputError
+from losslandscape.errors import InputError
 
 TARGETS = ("targets", "labels", "label", "y")  # under which a batch that is a dict holds its targets
 FORMS = ("(inputs, targets) tensors, a data set with __len__ and __getitem__ that gives (input, target), or batches "
@@ -96,7 +96,8 @@ class Batches:
             for batch in self.source:
                 yield pair(batch)
         except InputError as error:  # from a process of a DataLoader it comes with a traceback before it
-            raise InputError(str(error).strip().splitlines()[-1].removeprefix("errors.InputError: ")) from None
+            last_line = str(error).strip().splitlines()[-1]
+            raise InputError(last_line.removeprefix("losslandscape.errors.InputError: ")) from None
 
 
 # ---------------------------------------------------------------- making them

@@ -5,8 +5,8 @@ import functools
 
 import torch
 
-from cifar10.models import MODELS
-from errors import InputError
+from losslandscape.errors import InputError
+from losslandscape.networks.models import MODELS
 
 COUNTER = "num_batches_tracked"  # a BatchNorm entry that evaluation doesn't use; PyTorch < 0.4.1 did not save it
 

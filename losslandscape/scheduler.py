@@ -23,8 +23,8 @@ from collections import deque
 
 import numpy as np
 
-from errors import InputError
-from mpi4pytorch import RankFailed
+from losslandscape.errors import InputError
+from losslandscape.ranks import RankFailed
 
 # a preempted job gets one of these some time before the kill
 SIGNALS = {number.name: number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}

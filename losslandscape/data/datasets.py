@@ -31,12 +31,11 @@ from functools import partial
 import numpy as np
 import torch
 
-import cifar10.dataloader as cifar
-import splits
-import user_code
-from cifar10.dataloader import one_line
-from errors import InputError
-from splits import Batches, Split, split_hash
+from losslandscape import user_code
+from losslandscape.data import cifar, splits
+from losslandscape.data.cifar import one_line
+from losslandscape.data.splits import Batches, Split, split_hash
+from losslandscape.errors import InputError
 
 __all__ = ["DATASETS", "Batches", "Data", "Split", "label", "load_dataset", "prepare", "split_hash"]
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-import user_code
-from cifar10 import model_loader as zoo
-from cifar10.model_loader import COUNTER
-from errors import InputError
+from losslandscape import user_code
+from losslandscape.errors import InputError
+from losslandscape.networks import zoo
+from losslandscape.networks.zoo import COUNTER
 
 __all__ = ["Architecture", "Checkpoint", "checkpoint_hash", "load_net", "read_checkpoint", "read_torch", "weights_hash"]
 

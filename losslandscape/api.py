@@ -1,7 +1,7 @@
 """Loss surfaces from a notebook or a training script: no files, no MPI.
 
     import sys; sys.path.append("path/of/the/clone")
-    import landscape
+    from losslandscape import api as landscape
 
     axes = landscape.directions(net)                                     # two random, filter-normalized ones
     measure = landscape.losses(inputs, targets)                          # or any function(net) -> {name: number}
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import evaluation
-import h5_util
-import net_plotter
-import scheduler
-from errors import InputError
-from splits import as_split
+from losslandscape import directions as net_plotter
+from losslandscape import evaluator as evaluation
+from losslandscape import scheduler
+from losslandscape.data.splits import as_split
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 
 __all__ = ["directions", "losses", "plot", "surface"]
 
@@ -139,9 +139,9 @@ def plot(surface, name=None, kind="2dcontour", path="", title=None, **scale):
     name: which values (the first). kind, for a plane: 2dcontour, 2dcontourf, 2dheat or 3dsurface. scale: vmin, vmax,
     vlevel and log of a plane, loss_max and log of a line.
     """
-    import figures
     import plot_1D
     import plot_2D
+    from losslandscape.pictures import style as figures
 
     name = name or next(iter(surface.values))
     with figures.style():

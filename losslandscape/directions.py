@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-import h5_util
-from errors import InputError
-from surface_store import refuse_mismatch
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
+from losslandscape.files.store import refuse_mismatch
 
 SEED = 123
 

@@ -23,9 +23,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call
 
-import evaluation
-from errors import InputError
-from splits import Split, apply, each
+from losslandscape import evaluator as evaluation
+from losslandscape.data.splits import Split, apply, each
+from losslandscape.errors import InputError
 
 # with respect to which parameters (name, tensor); anything else is a regular expression on their names
 PARAMS = {"weights": lambda name, p: p.dim() >= 2, "all": lambda name, p: True}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import evaluation
-from splits import Batches, Split
+from losslandscape import evaluator as evaluation
+from losslandscape.data.splits import Batches, Split
 
 SECONDS = 0.25  # of one evaluation on the part of the data that the checks take
 ENOUGH = 20.0  # seconds of the evaluation on all data, beyond which the centre too is measured on the part

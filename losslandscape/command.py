@@ -1,15 +1,13 @@
-"""What is said to the user when something can't be used: one line, exit code 2.
+"""What several commands share: the argparse pieces, and how a command ends.
 
-Every library module raises `InputError`; every script ends in `run(main)`, which prints the line.
+Every library module raises `InputError`; every command ends in `run(main)`, which prints the line.
 A traceback therefore always means a defect of the program.
 """
 
 import argparse
 import sys
 
-
-class InputError(ValueError):
-    """What the user gave can't be used. The message says what was expected, what came, and what to do."""
+from losslandscape.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):

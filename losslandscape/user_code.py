@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 
-from errors import InputError
+from losslandscape.errors import InputError
 
 FAILURES = Exception, SystemExit  # a script that ends itself when it is loaded must not end this one, with code 0
 _files = set()  # that were loaded

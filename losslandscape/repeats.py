@@ -9,8 +9,9 @@ and NAME_high the quartiles, and NAME_iqr their difference: where it is large, t
 
 import numpy as np
 
-import h5_util
-from errors import InputError, Parser, run
+from losslandscape.command import Parser, run
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 
 QUARTILES = 0.25, 0.75
 

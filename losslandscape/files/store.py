@@ -19,8 +19,8 @@ from dataclasses import replace
 
 import numpy as np
 
-import h5_util
-from errors import InputError
+from losslandscape.errors import InputError
+from losslandscape.files import layouts as h5_util
 
 SAVE_SECONDS = 1.0, 4.8  # a result waits at least and at most this long, between them ...
 SAVE_SHARE = 0.01  # ... so that this share of the time is spent on writing; half of it each on file and journal

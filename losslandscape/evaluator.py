@@ -20,10 +20,9 @@ import time
 import torch
 from torch.nn import functional as F
 
-import folding
-import user_code
-from errors import InputError
-from splits import Batches, Split, apply, each, leaves
+from losslandscape import folding, user_code
+from losslandscape.data.splits import Batches, Split, apply, each, leaves
+from losslandscape.errors import InputError
 
 IGNORED = -100  # the label of positions (of a text, of an image) that do not count, as in torch
 

@@ -14,8 +14,8 @@ import sys
 
 import numpy as np
 
-from errors import InputError
-from h5_util import write_file
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import write_file
 
 COLUMN = 3.4  # inches, one column of a two-column paper
 PAGE = 7.0  # inches, both columns

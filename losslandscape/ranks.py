@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from errors import InputError
+from losslandscape.errors import InputError
 
 # what launchers tell the processes that they start: (number of processes, own number)
 LAUNCHERS = {

@@ -1,0 +1,120 @@
+"""Residual networks (He et al. 2016, arXiv 1512.03385) and wide ones, each with and without its shortcuts.
+
+Three stages of widths 16-32-64 (times k for wrn<depth>_<k>), depth 6n + 2, for CIFAR; or four stages of widths
+64-128-256-512 as for ImageNet, with a 3x3 stem. A name that ends in _noshort is the same network without shortcuts,
+the comparison of the paper (Li et al. 2018, section 5).
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def conv_bn(inputs, outputs, size, stride=1):
+    """A convolution without bias that keeps the image size (up to its stride), and its batch normalization."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(outputs)
+
+
+def make_shortcut(inputs, outputs, stride):
+    """Identity where the shape stays the same, else a 1x1 convolution."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; ReLU after the second with or without a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs, width, stride, shortcut):
+        super().__init__()
+        self.conv1, self.bn1 = conv_bn(inputs, width, 3, stride)
+        self.conv2, self.bn2 = conv_bn(width, width, 3)
+        self.shortcut = make_shortcut(inputs, width, stride) if shortcut else None
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.shortcut is not None:
+            out = out + self.shortcut(x)
+        return F.relu(out)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions to 4 times the width."""
+
+    expansion = 4
+
+    def __init__(self, inputs, width, stride, shortcut):
+        super().__init__()
+        self.conv1, self.bn1 = conv_bn(inputs, width, 1)
+        self.conv2, self.bn2 = conv_bn(width, width, 3, stride)
+        self.conv3, self.bn3 = conv_bn(width, 4 * width, 1)
+        self.shortcut = make_shortcut(inputs, 4 * width, stride) if shortcut else None
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        if self.shortcut is None:
+            return out  # no ReLU here: the original has none, and its published checkpoints were trained so
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """`block`s in stages: `blocks[i]` of width `widths[i]`; the image is halved at the start of every stage but the
+    first. The last features are averaged over the image, which for a 32x32 image is the original's fixed pooling."""
+
+    def __init__(self, block, blocks, widths, shortcut, num_classes=10):
+        super().__init__()
+        self.stages = [f"layer{i}" for i in range(1, len(blocks) + 1)]
+        self.conv1, self.bn1 = conv_bn(3, widths[0], 3)
+        inputs = widths[0]
+        for stage, count, width in zip(self.stages, blocks, widths, strict=True):
+            layers = []
+            for i in range(count):
+                stride = 2 if i == 0 and stage != "layer1" else 1
+                layers.append(block(inputs, width, stride, shortcut))
+                inputs = width * block.expansion
+            self.add_module(stage, nn.Sequential(*layers))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(inputs, num_classes)
+
+    def forward(self, x):  # (N, 3, H, W) -> (N, num_classes)
+        x = F.relu(self.bn1(self.conv1(x)))
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
+        return self.linear(torch.flatten(self.pool(x), 1))
+
+
+def _three_stages(depth, k=1):
+    return BasicBlock, [(depth - 2) // 6] * 3, [16 * k, 32 * k, 64 * k]
+
+
+ARCHITECTURES = {  # name -> (block, blocks per stage, width per stage)
+    "resnet18": (BasicBlock, [2, 2, 2, 2], [64, 128, 256, 512]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3], [64, 128, 256, 512]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3], [64, 128, 256, 512]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3], [64, 128, 256, 512]),
+    "resnet152": (Bottleneck, [3, 8, 36, 3], [64, 128, 256, 512]),
+    "resnet20": _three_stages(20),
+    "resnet32": _three_stages(32),
+    "resnet44": _three_stages(44),
+    "resnet50_16": _three_stages(50),
+    "resnet56": _three_stages(56),
+    "resnet110": _three_stages(110),
+    "wrn56_2": _three_stages(56, 2),
+    "wrn56_4": _three_stages(56, 4),
+    "wrn56_8": _three_stages(56, 8),
+    "wrn110_2": _three_stages(110, 2),
+    "wrn110_4": _three_stages(110, 4),
+}
+
+RESNETS = {
+    name + suffix: partial(ResNet, *architecture, shortcut)
+    for name, architecture in ARCHITECTURES.items()
+    for suffix, shortcut in (("", True), ("_noshort", False))
+}
