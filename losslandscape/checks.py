@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from losslandscape import evaluator as evaluation
-from losslandscape.data.splits import Batches, Split
+from losslandscape.data.splits import Batches, Split, apply, each, shapes
+from losslandscape.errors import InputError
 
 SECONDS = 0.25  # of one evaluation on the part of the data that the checks take
 ENOUGH = 20.0  # seconds of the evaluation on all data, beyond which the centre too is measured on the part
@@ -222,3 +223,72 @@ def estimate_cost(subject, each):
             f"{seconds / 3600:.1f} h")
     yield "note", (f"the full run: {subject.points} points, about {told} on "
                    f"{subject.ranks} rank{'s' * (subject.ranks > 1)} like this one")
+
+
+# ---------------------------------------------------------------- at every run, before its first point
+
+
+def first_line(error):
+    """The first line of what an exception says, or its type."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def check_fit(net, data, loss_name, metric_name="", tell=True):
+    """The name of the metric to evaluate; raises InputError unless network, data and loss fit, and repeat themselves.
+
+    data: {split: Split or Batches}; eight samples of each are tried. metric_name: as --metric, '' for accuracy where
+    the targets are classes. tell: say in a warning what is no error.
+    """
+    metric = metric_name
+    loss = evaluation.loss_function(loss_name)
+    own_dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
+
+    for name, split in data.items():
+        inputs, targets = next(iter(split.batches(8)))
+        inputs = each(inputs, lambda t: t[:8].to(own_dtype if t.is_floating_point() else t.dtype))
+        targets = targets[:8]
+
+        output = output_for(net, inputs, name)
+        check_labels(output, split, name, loss_name)
+        evaluation.check_repeatable(net, inputs, output, tell)
+
+        # the loss takes what the network gives
+        try:
+            loss(output, targets)
+        except (RuntimeError, IndexError, TypeError, AttributeError) as error:
+            raise InputError(f"expected outputs and targets for --loss_name {loss_name}, but it fails on them "
+                             f"({first_line(error)}); check --loss_name (torch.nn:MSELoss for numbers)") from None
+
+        # and so does the metric
+        metric = evaluation.choose_metric(metric, output, targets)
+        metric_function = evaluation.metric_function(metric)
+        if metric_function is not None:
+            metric_function(output, targets)
+    return metric
+
+
+def output_for(net, inputs, split_name):
+    """What the network gives for a few samples; raises InputError where it fails on them."""
+    try:
+        with torch.no_grad():
+            return apply(net, inputs)
+    except Exception as error:  # a network of the user's may raise anything
+        shape = tuple(inputs.shape[1:]) if isinstance(inputs, torch.Tensor) else shapes(inputs)
+        raise InputError(f"expected a network for inputs of shape {shape} ({split_name} set), but it fails on them "
+                         f"({first_line(error)}); check --model and --dataset") from None
+
+
+def check_labels(output, split, split_name, loss_name):
+    """Raises InputError where a label is beyond the network's outputs."""
+    if loss_name not in evaluation.LOSSES or isinstance(split, Batches):
+        return
+    logits = evaluation.logits_of(output)
+    targets = split.targets
+    if targets.dim() != 1 or logits.dim() != 2 or targets.is_floating_point():
+        return
+
+    largest, classes = int(targets.max()), logits.shape[1]
+    if largest >= classes:
+        raise InputError(f"expected labels below {classes}, the number of outputs of the network, got {largest} "
+                         f"in the {split_name} set; check --dataset and --model_file")
