@@ -110,6 +110,19 @@ def save(figure, path):
     return path
 
 
+def write_figures(figures, show):
+    """Save the figures, {path: figure}, show them if `show`, and return their paths: how every drawing function ends.
+
+    The ending of a path is the format. Raises InputError where a folder can't be written.
+    """
+    for path, figure in figures.items():
+        save(figure, path)
+
+    if show:
+        show_windows()
+    return list(figures)
+
+
 def format_of(path):
     """'pdf' of 'picture.pdf'; InputError for an ending that isn't a format (a surface file must not be overwritten)."""
     kind = os.path.splitext(path)[1][1:].lower()
@@ -123,6 +136,27 @@ def bad_points(values):
     data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
     found = {"NaN": np.isnan(data) & ~mask, "inf": np.isinf(data) & ~mask, "not computed": mask}
     return {kind: where for kind, where in found.items() if where.any()}
+
+
+def hatch_bad(ax, areas, zorder=0.8, transform=None):
+    """Hatch areas without a finite value; returns the kinds, for the legend.
+
+    areas: {kind of `BAD`: corners (n, 4, 2) of n rectangles, (n, 4, 3) in a 3-D figure}. transform: of the corners,
+    the data's unless given.
+    """
+    from matplotlib.collections import PolyCollection
+
+    for kind, corners in areas.items():
+        look = {"linewidth": 0, "zorder": zorder, "label": kind, **BAD[kind]}
+        if ax.name == "3d":
+            from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+            ax.add_collection3d(Poly3DCollection(corners, **look))
+        else:
+            look["transform"] = transform or ax.transData
+            ax.add_collection(PolyCollection(corners, **look), autolim=False)
+
+    return list(areas)
 
 
 def bad_handles(kinds):
