@@ -1,35 +1,233 @@
-"""Every file name: made and parsed in this module."""
+"""The names of files. Whoever makes or reads a name does it here, so that no two places can disagree.
+
+    direction file   MODEL_FILE_weights_xignore=biasbn_xnorm=filter.h5, ..._idx=N.h5 for repeat N
+    surface file     DIRECTION_FILE_[-1.0,1.0,51]x[-1.0,1.0,51].h5, with _option=value before the last .h5
+    summary          SURFACE_FILE_repeats=K.h5
+    picture          SURFACE_FILE_train_loss_2dcontour.pdf
+    PCA              RUN_FOLDER/PCA_weights_ignore=biasbn_save_epoch=1/directions.h5
+    projection       DIRECTION_FILE_proj_cos.h5, DIRECTION_FILE_RUN_proj_cos.h5 where there are several runs
+    lock, journal    .0123456789abcdef.lock, hidden in the folder of the surface file
+
+Names of the original program are kept byte for byte; a part that it did not know is there only where its option is set.
+"""
 
 import hashlib
 import os
 import re
+from dataclasses import dataclass, replace
+
+JOINT_LABELS_LENGTH = 180  # file systems allow 255 bytes for a name
 
 
 def option_suffix(*parts):
     """'_name=value' for every (name, value) whose value is set, '_name' where it is True."""
-    return "".join(f"_{name}" if value is True else f"_{name}={value}" for name, value in parts if value)
+    suffix = ""
+    for name, value in parts:
+        if value is True:
+            suffix += f"_{name}"
+        elif value:
+            suffix += f"_{name}={value}"
+    return suffix
 
 
-def repeats(surface_file):
-    """The files of the repeats of a surface (--idx 1, 2, ...), in order: {idx: path}.
+# ---------------------------------------------------------------- direction files
+
+
+def direction_file_name(model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0):
+    """Name of the direction file of a plot around `model_file`.
+
+    x, y: the axes, with `norm`, `ignore` and `model_file`; y is None for a 1-D plot. params, freeze: regular
+    expressions that choose the parameters. idx: number of the repeat.
+    """
+    name = _pair_stem(model_file, x.model_file)
+    if y and y.model_file:
+        name += "_" + _label_beside(model_file, y.model_file)
+    name += "_" + dir_type
+
+    name += option_suffix(("xignore", x.ignore), ("xnorm", x.norm))
+    if y:
+        name += option_suffix(("yignore", y.ignore), ("ynorm", y.norm), ("same_dir", same_dir))
+    name += option_suffix(("params", plain_pattern(params)), ("freeze", plain_pattern(freeze)))
+    return name + option_suffix(("idx", idx)) + ".h5"
+
+
+def plain_pattern(pattern):
+    """A regular expression as a part of a file name; a hash tells apart those that had to be changed."""
+    plain = re.sub(r"[^\w.,^$+-]+", "-", pattern)[:40]
+    if plain == pattern:
+        return plain
+    return f"{plain}-{hashlib.sha256(pattern.encode()).hexdigest()[:6]}"
+
+
+def _pair_stem(file1, file2):
+    """MODEL_FILE, or both files where x runs from one to the other.
+
+    In one folder: FILE1_BASE2. In two: DIR1_BASE1_DIR2_BASE2 with DIR2 below the longest common folder, so that
+    r/a/m.t7 and r/b/m.t7 give r/a_m.t7_b_m.t7, which lies in the common folder.
+    """
+    if not file2:
+        return file1
+
+    folder, base = os.path.split(file1)
+    if folder == os.path.dirname(file2):
+        return f"{file1}_{os.path.basename(file2)}"
+    return f"{_joined(folder, base)}_{_label_beside(file1, file2)}"
+
+
+def _label_beside(origin, file):
+    """BASE of a file in the folder of `origin`, else DIR_BASE with DIR below the longest common folder."""
+    folder, base = os.path.split(file)
+    if folder == os.path.dirname(origin):
+        return base
+
+    common = os.path.commonprefix([origin, file]).rpartition("/")[0]
+    below = folder[len(common):].strip("/").replace("/", "_")
+    return _joined(below, base)
+
+
+def _joined(*parts):
+    return "_".join(part for part in parts if part)
+
+
+# ---------------------------------------------------------------- surface files and their repeats
+
+
+def surface_file_name(dir_file, grid_text, options=()):
+    """Name of the surface file: the direction file, the grid, and what is not at its default.
+
+    grid_text: '[xmin,xmax,xnum]', in 2-D followed by 'x[ymin,ymax,ynum]'; options: see `option_suffix`.
+    """
+    return f"{dir_file}_{grid_text}{option_suffix(*options)}.h5"
+
+
+@dataclass(frozen=True)
+class SurfaceName:
+    """A surface file's name, without its folder, in its parts: STEM[_idx=N].h5_GRID[_option=value ...].h5"""
+
+    stem: str
+    grid: str  # '[-1.0,1.0,51]', in 2-D '[-1.0,1.0,51]x[-1.0,1.0,51]'
+    options: str = ""
+    idx: int = 0
+
+    def __str__(self):
+        return f"{self.stem}{option_suffix(('idx', self.idx))}.h5_{self.grid}{self.options}.h5"
+
+    @classmethod
+    def parse(cls, name):
+        """The parts of a file's name, or None where it is no surface file's."""
+        match = SURFACE_NAME.fullmatch(name)
+        if match is None or is_summary_name(name):
+            return None
+        return cls(match["stem"], match["grid"], match["options"], int(match["idx"] or 0))
+
+    @property
+    def is_1d(self):
+        return "]x[" not in self.grid
+
+
+SURFACE_NAME = re.compile(
+    r"""(?P<stem> .*? ) (?: _idx=(?P<idx>[1-9][0-9]*) )?
+        \.h5_ (?P<grid> \[[^\[\]]*\] (?: x\[[^\[\]]*\] )? )
+        (?P<options> (?: (?! \.h5_\[ ) . )* ) \.h5""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def surface_names_in(folder):
+    """[SurfaceName] of the surface files in a folder, sorted by file name; '' is the current one."""
+    names = (SurfaceName.parse(name) for name in sorted(os.listdir(folder or ".")))
+    return [name for name in names if name is not None]
+
+
+def repeats_of(surface_file):
+    """The files of the repeats of a surface (--idx 1, 2, ...) that exist, in order: {idx: path}.
 
     `..._xnorm=filter.h5_[-1.0,1.0,51].h5` has the repeats `..._xnorm=filter_idx=N.h5_[-1.0,1.0,51].h5`.
     """
     folder, base = os.path.split(surface_file)
-    head, _, tail = re.sub(r"_idx=\d+(?=\.h5_\[)", "", base).rpartition(".h5_[")
-    found = {}
-    for name in os.listdir(folder or "."):
-        match = re.fullmatch(re.escape(head) + r"(?:_idx=(\d+))?" + re.escape(".h5_[" + tail), name)
-        if match:
-            found[int(match[1] or 0)] = os.path.join(folder, name)
-    return dict(sorted(found.items()))
+    experiment = SurfaceName.parse(base)
+    if experiment is None:
+        return {}
+
+    repeats = {}
+    for name in surface_names_in(folder):
+        if replace(name, idx=experiment.idx) == experiment:
+            repeats[name.idx] = os.path.join(folder, str(name))
+    return dict(sorted(repeats.items()))
 
 
-def beside(target, kind):
-    """A hidden file beside `target`: a short name, because its own may be as long as the file system allows."""
+def summary_file_name(first_surface_file, count):
+    """Name of the summary of `count` repeats."""
+    return f"{first_surface_file}_repeats={count}.h5"
+
+
+def is_summary_name(path):
+    """Is this the name of a summary of repeats?"""
+    return re.search(r"_repeats=[0-9]+\.h5\Z", path) is not None
+
+
+def picture_file_name(data_file, kind, file_format, surf_name=""):
+    """DATA_FILE_SURFNAME_KIND.FORMAT, DATA_FILE_KIND.FORMAT for a picture that is not of one value."""
+    return f"{_joined(data_file, surf_name, kind)}.{file_format}"
+
+
+def export_stem(surface_file, surf_name, zmax=None, log=False):
+    """SURFACE_FILE_SURFNAME_zmax=Z_log: what the exports of clipped or logarithmic heights are named by."""
+    return f"{surface_file}_{surf_name}" + option_suffix(("zmax", zmax), ("log", log))
+
+
+# ---------------------------------------------------------------- paths of training runs
+
+
+def pca_file_name(folder, dir_type, ignore, save_epoch, labels=()):
+    """Name of the direction file of a PCA.
+
+    folder: of the run, or the common one of several; labels: the short names of these, none for a single run.
+    """
+    name = f"PCA_{dir_type}" + option_suffix(("ignore", ignore), ("save_epoch", save_epoch))
+    if labels:
+        joint = "+".join(labels)
+        if len(joint) > JOINT_LABELS_LENGTH:
+            joint = f"{len(labels)}-runs-{hashlib.sha256(joint.encode()).hexdigest()[:10]}"
+        name += f"_joint={joint}"
+    return os.path.join(folder, name, "directions.h5")
+
+
+def projection_file_name(dir_file, run=""):
+    """Name of the projection of a run into the plane of `dir_file`; run: its short name where there are several."""
+    return f"{_joined(dir_file, run)}_proj_cos.h5"
+
+
+def projections_of(dir_file):
+    """The projection files of a direction file that exist, sorted: one, or one for each of several runs."""
+    folder, base = os.path.split(dir_file)
+    if not os.path.isdir(folder or "."):
+        return []
+    pattern = re.compile(re.escape(base) + r"(_.+)?_proj_cos\.h5", re.DOTALL)
+    return sorted(os.path.join(folder, name) for name in os.listdir(folder or ".") if pattern.fullmatch(name))
+
+
+# ---------------------------------------------------------------- hidden files beside a surface file
+
+
+def hidden_file_beside(target, kind):
+    """Path of a hidden file beside `target`.
+
+    Its name is short, for that of `target` may be as long as the file system allows, and the same for all links to
+    the file.
+    """
     folder, base = os.path.split(os.path.realpath(target))
     return os.path.join(folder, f".{hashlib.sha256(os.fsencode(base)).hexdigest()[:16]}.{kind}")
 
 
 def lock_path(target):
-    return beside(target, "lock")
+    """Path of the lock of a surface file."""
+    return hidden_file_beside(target, "lock")
+
+
+def journal_path(target):
+    """Path of the journal of a surface file."""
+    return hidden_file_beside(target, "journal")
+
+
+beside, repeats = hidden_file_beside, repeats_of  # until all callers have the new names
