@@ -5,207 +5,45 @@ convolutions (folding.py), activations are channels-last where the network bears
 device and reduced once, in float64: one synchronization per evaluation, however many batches there are.
 
 Training, and the centre of a surface, get their numbers from here: on the same data they agree bit for bit.
-
-A loss is a key of LOSSES, torch.nn:Name, or a user's FILE.py:function; a metric is `accuracy`, `none` or a user's. A
-user's function takes (output of the network, targets) of a batch, and returns one number per sample, or the batch's
-mean; what it returns is averaged over the samples.
 """
 
-import contextlib
-import ctypes
 import math
 import sys
 import time
 
 import torch
-from torch.nn import functional as F
 
-from losslandscape import folding, user_code
+from losslandscape import folding
 from losslandscape.data.splits import Batches, Split, apply, each, leaves
+from losslandscape.devices import (  # noqa: F401  some names have moved
+    PRECISIONS,
+    captured,
+    fits,
+    keep_memory,
+    layout,
+    precision_name,
+    slow_precision,
+    tf32,
+    wait,
+)
 from losslandscape.errors import InputError
-
-IGNORED = -100  # the label of positions (of a text, of an image) that do not count, as in torch
-
-
-def crossentropy(logits, targets):
-    """Logits (B, classes), targets (B,) -> (B,). For texts and images, one label per position, the mean over them."""
-    if logits.dim() == 2:
-        return F.cross_entropy(logits, targets, reduction="none")
-    logits, counted = classes_second(logits, targets), targets != IGNORED
-    losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
-    return losses.flatten(1).sum(1) / counted.flatten(1).sum(1)
-
-
-def mse(logits, targets):
-    """Mean over classes of the squared error between softmax(logits) and the one-hot label."""
-    wanted = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
-    return (logits.softmax(1) - wanted).square().mean(1)
-
-
-def hits(logits, targets):
-    """Where the largest logit is the label's: (B,) bool; with one label per position, the share of them, (B,)."""
-    if logits.dim() == 2:
-        return logits.argmax(1) == targets
-    counted = targets != IGNORED
-    right = (classes_second(logits, targets).argmax(1) == targets) & counted
-    return right.flatten(1).sum(1) / counted.flatten(1).sum(1)
-
-
-def classes_second(logits, targets):
-    """Logits of one label per position as torch wants them, (B, classes, ...); texts mostly come as (B, ..., classes).
-
-    Raises InputError where the shapes fit neither, or both.
-    """
-    second = logits.shape[:1] + logits.shape[2:] == targets.shape
-    last = logits.shape[:-1] == targets.shape
-    if second == last:
-        raise InputError(f"expected outputs (B, classes, ...) or (B, ..., classes) for targets {tuple(targets.shape)}, "
-                         f"got {tuple(logits.shape)}, which could be {'both' if last else 'neither'}; write a loss: "
-                         "--loss_name FILE.py:function")
-    return logits if second else logits.movedim(-1, 1)
-
-
-# (logits (B, classes), targets (B,)) -> per-sample losses (B,)
-LOSSES = {"crossentropy": crossentropy, "mse": mse}
-METRICS = ("accuracy", "none")  # "": accuracy where targets are classes, else none
-
-
-def logits_of(output):
-    """The tensor in a network's output: itself, `.logits` or ["logits"], else the first of a tuple."""
-    if isinstance(output, torch.Tensor):
-        return output
-    if hasattr(output, "logits"):
-        return output.logits
-    if isinstance(output, dict) and "logits" in output:
-        return output["logits"]
-    if isinstance(output, tuple | list) and output and isinstance(output[0], torch.Tensor):
-        return output[0]
-    raise InputError(f"expected a tensor, or something with logits, from the network, got {type(output).__name__}; "
-                     "write a loss that takes it: --loss_name FILE.py:function")
-
-
-def per_sample(function, flag, name):
-    """`function` of (output, targets) with its result as one number per sample, (B,)."""
-
-    def measure(output, targets):
-        found = user_code.call(flag, name, function, output, targets)
-        if not isinstance(found, torch.Tensor):
-            try:
-                found = torch.as_tensor(found, dtype=torch.float32, device=targets.device)
-            except (TypeError, ValueError, RuntimeError):
-                raise InputError(f"expected one number per sample, or a mean, from {flag} {name}, got "
-                                 f"{type(found).__name__}; correct it") from None
-        if found.dim() == 0:
-            return found.expand(len(targets))
-        if found.shape[0] != len(targets):
-            raise InputError(f"expected one number per sample, or a mean, from {flag} {name}, got shape "
-                             f"{tuple(found.shape)} for {len(targets)} samples; correct it")
-        found = found if found.is_floating_point() else found.float()
-        return found.flatten(1).mean(1) if found.dim() > 1 else found
-
-    return measure
-
-
-def loss_function(name):
-    """(output of the network, targets) -> losses (B,), of a --loss_name. Raises InputError for an unknown one."""
-    if callable(name):
-        return name
-    if name in LOSSES:
-        return lambda output, targets: LOSSES[name](logits_of(output), targets)
-    if not user_code.is_reference(name):
-        raise InputError(f"expected {', '.join(LOSSES)}, torch.nn:Name or FILE.py:function as --loss_name, "
-                         f"got {name!r}")
-    function = user_code.load("--loss_name", name)
-    if name.startswith("torch.nn:"):
-        criterion = user_code.call("--loss_name", name, function, reduction="none")
-        return per_sample(lambda output, targets: criterion(logits_of(output), targets), "--loss_name", name)
-    if isinstance(function, type):
-        function = user_code.call("--loss_name", name, function)
-    return per_sample(function, "--loss_name", name)
-
-
-def metric_function(name):
-    """(output, targets) -> (B,), of a --metric; None for 'none'."""
-    if name == "none":
-        return None
-    if name == "accuracy":
-        return lambda output, targets: hits(logits_of(output), targets)
-    return per_sample(user_code.load("--metric", name), "--metric", name)
-
-
-def metric_name(metric, split):
-    """What the metric of a split is called in a surface file: 'train_acc' (percent), 'train_NAME', or None."""
-    if metric == "none":
-        return None
-    return f"{split}_acc" if metric == "accuracy" else f"{split}_{metric.rpartition(':')[2]}"
-
-
-def choose_metric(metric, output, targets):
-    """`metric`, or where it is '': accuracy if `targets` are classes of which `output` has a logit each, else none."""
-    if metric not in ("", *METRICS) and not user_code.is_reference(metric):
-        raise InputError(f"expected {', '.join(METRICS)} or FILE.py:function as --metric, got {metric!r}")
-    if metric:
-        return metric
-    try:
-        logits = logits_of(output)
-        if not targets.is_floating_point() and logits.is_floating_point():
-            hits(logits, targets)
-            return "accuracy" if logits.dim() == targets.dim() + 1 else "none"
-    except (InputError, RuntimeError, IndexError):
-        pass
-    return "none"
-
-# dtype of convolutions and linear layers (None: as the network has them), TF32 on or off (None: as torch has it)
-PRECISIONS = {"": (None, None), "fp32": (None, False), "tf32": (None, True), "bf16": (torch.bfloat16, None)}
+from losslandscape.losses import (  # noqa: F401  the names have moved
+    IGNORED,
+    LOSSES,
+    METRICS,
+    choose_metric,
+    classes_second,
+    crossentropy,
+    hits,
+    logits_of,
+    loss_function,
+    metric_function,
+    metric_name,
+    mse,
+    per_sample,
+)
 
 CALIBRATED = {"cpu": (32, 64, 128), "cuda": (256, 512, 1024, 2048)}  # batch sizes that a calibration tries
-
-
-def precision_name(precision, device):
-    """The name under which a precision is recorded: what '' means depends on the device."""
-    if precision not in PRECISIONS:
-        raise InputError(f"expected --precision {', '.join(filter(None, PRECISIONS))}; got {precision!r}")
-    if precision == "tf32" and device.type != "cuda":
-        raise InputError("expected a CUDA device for --precision tf32; take fp32 or bf16 on the CPU")
-    if precision:
-        return precision
-    return "fp32" if device.type == "cpu" else "torch default (TF32 in convolutions)"
-
-
-def slow_precision(precision, device):
-    """Words for the user where the processor has no instructions for a precision and emulates it, else ''."""
-    if precision != "bf16" or device.type != "cpu":
-        return ""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:
-        if "bf16" not in f.read():
-            return " (slow: this processor has no bf16 instructions)"
-    return ""
-
-
-@contextlib.contextmanager
-def tf32(allow):
-    """Switch TF32 for convolutions and matrix products; None leaves torch's own choice."""
-    if allow is None:
-        yield
-        return
-    old = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = old
-
-
-def keep_memory():
-    """Have the C library keep freed memory for the next batch instead of giving it back to the kernel.
-
-    By default glibc maps and unmaps every large activation, and the kernel zeroes its pages each time: that costs up to
-    a third of the time of a forward pass. Harmless where there is no glibc.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 1 << 30) or mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD; older ones refuse more than 32 MB
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 class _Shard:
@@ -291,47 +129,6 @@ class _Shard:
             for i, found in enumerate(self.measure(batch, targets.to(self.device, non_blocking=True))):
                 if found is not None:
                     sums[i] += found.double().sum()
-
-
-def fits(size, device):
-    """Do `size` bytes of data fit on the device beside the network and its activations? What does not is streamed."""
-    return device.type != "cuda" or size < 0.7 * torch.cuda.mem_get_info(device)[0]
-
-
-def captured(run, device):
-    """`run` as one CUDA graph: the launches of a whole pass cost one call. Where it can't be captured, `run` itself."""
-    try:
-        with torch.cuda.device(device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                run()  # warm-up: libraries choose their algorithms outside the capture
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                sums = run()
-    except RuntimeError:  # a network that waits for the device, or draws random numbers
-        return run
-
-    def replay(_):
-        graph.replay()
-        return sums
-
-    return replay
-
-
-def layout(net, example):
-    """channels_last for images if the network gives the same with it (one that calls .view on features does not)."""
-    if example.dim() != 4:
-        return torch.contiguous_format
-    try:
-        with torch.no_grad():
-            expected, got = net(example), net(example.contiguous(memory_format=torch.channels_last))
-        if torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), equal_nan=True):
-            return torch.channels_last
-    except (RuntimeError, TypeError):
-        pass
-    return torch.contiguous_format
 
 
 class Evaluator:
@@ -421,6 +218,14 @@ class Evaluator:
                 results[key] = (100.0 if self._metric == "accuracy" else 1.0) * metric / self._counts[name]
         return results
 
+    def names(self, split):
+        """The names of the results that a split gives: 'train_loss', and 'train_acc' where there is a metric."""
+        names = [f"{split}_loss"]
+        measured = metric_name(self._metric, split)
+        if measured:
+            names.append(measured)
+        return names
+
     def _launch(self, name, idle):
         """[(2,) sums of each shard] of a split; batches are dealt out to the shards in turn."""
         split = self._shards[0].splits[name]
@@ -469,16 +274,6 @@ def recalibrate(shard, idle=lambda: None):
         for norm, (momentum, training) in zip(norms, kept, strict=True):
             norm.momentum = momentum
             norm.train(training)
-
-
-def wait(devices, idle):
-    """Return when the devices have done what was started on them; idle() is called meanwhile."""
-    for device in devices:
-        if device.type == "cuda":
-            done = torch.cuda.current_stream(device).record_event()
-            while not done.query():  # not synchronize(): the other ranks want answers meanwhile
-                idle()
-                time.sleep(0.0002)
 
 
 def part(split, i, n):
