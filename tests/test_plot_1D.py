@@ -60,12 +60,12 @@ def legend_texts(figure):
 
 def spans(figure):
     """{kind: [(left, right)]} of the hatched stretches."""
-    found = {}
-    for patch in figure.axes[0].patches:
-        if patch.get_hatch():
-            box = patch.get_path().get_extents(patch.get_patch_transform())
-            found.setdefault(patch.get_label(), []).append((box.x0, box.x1))
-    return found
+    stretches = {}
+    for areas in figure.axes[0].collections:
+        if areas.get_hatch():
+            boxes = [path.get_extents() for path in areas.get_paths()]
+            stretches[areas.get_label()] = [(box.x0, box.x1) for box in boxes]
+    return stretches
 
 
 # ---------------------------------------------------------------- files and curves

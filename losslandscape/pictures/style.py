@@ -266,6 +266,16 @@ def labels_for(paths, labels):
     return list(labels)
 
 
+def picture_flags(parser):
+    """Add the flags that every command that draws has: args.show, format, output, labels and title."""
+    add = parser.add_argument
+    add("--show", action="store_true", help="open windows besides writing the files")
+    add("--format", choices=FORMATS, default="pdf", help="of the files (default pdf)")
+    add("--output", default="", metavar="FILE", help="of a single figure; the ending is the format")
+    add("--labels", "--label", nargs="+", default=[], metavar="TEXT", help="names of several files, for the legend")
+    add("--title", default=None, help="title of the figure; '' for none (default: what is drawn)")
+
+
 def add_arguments(parser):
     """The flags that both plotting scripts have."""
     parser.add_argument("--show", action="store_true", help="open windows besides writing the files")
