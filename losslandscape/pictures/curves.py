@@ -10,7 +10,6 @@ with a band from quartile to quartile.
 """
 
 import os
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from losslandscape.errors import InputError
 from losslandscape.files.grid import ERRORS
 from losslandscape.files.layouts import read_surface
-from losslandscape.files.names import repeats as files_of_repeats
+from losslandscape.files.names import picture_file_name, repeats_of, surface_names_in
 from losslandscape.pictures.style import (
     COLOURS,
     COLUMN,
@@ -412,7 +411,7 @@ def plot_1d_loss_err(
     figures = {}
 
     def add(ending, figure):
-        figures[f"{surf_file}_1d_{ending}.{fmt}"] = figure
+        figures[picture_file_name(surf_file, f"1d_{ending}", fmt)] = figure
 
     if curves.of_kind("loss"):
         ending = "loss_acc_log" if log else "loss_acc"
@@ -474,8 +473,8 @@ def plot_1d_compare(
     limits = x_limits(all_curves, xmin, xmax)
 
     figure = comparison_figure(all_curves, labels, limits, loss_max, log, title, show)
-    ending = "_log" if log else ""
-    path = output or f"{surf_files[0]}_1d_loss_err_compare{ending}.{fmt}"
+    kind = "1d_loss_err_compare_log" if log else "1d_loss_err_compare"
+    path = output or picture_file_name(surf_files[0], kind, fmt)
     return write_figures({path: figure}, show)
 
 
@@ -543,7 +542,7 @@ def repeat_files(prefix, idx_min, idx_max):
     existing = {}
     first = prefix if os.path.isfile(prefix) else first_with_prefix(prefix)
     if first:
-        existing = files_of_repeats(first)
+        existing = repeats_of(first)
     chosen = {idx: path for idx, path in existing.items() if idx_min <= idx <= idx_max}
     if not chosen:
         others = ""
@@ -561,27 +560,18 @@ def first_with_prefix(prefix):
 
     Raises InputError where the surfaces of that prefix are on several grids.
     """
-    folder, base = os.path.split(prefix)
-    pattern = re.compile(re.escape(base) + r"(_idx=\d+)?\.h5_(\[.*)\.h5")
-    first, grids = "", set()
-    for name in sorted(os.listdir(folder or ".")):
-        match = pattern.fullmatch(name)
-        if match is None:
-            continue
-        grid = match[2]
-        in_a_plane = "]x[" in grid
-        summary_of_repeats = re.search(r"\.h5_repeats=\d+$", grid)
-        if in_a_plane or summary_of_repeats:
-            continue
-        first = first or os.path.join(folder, name)
-        grids.add(grid)
+    folder, stem = os.path.split(prefix)
+    names = [name for name in surface_names_in(folder) if name.stem == stem and name.is_1d]
+    if not names:
+        return ""
 
+    grids = sorted({name.grid + name.options for name in names})
     if len(grids) > 1:
         raise InputError(
-            f"expected the repeats of one grid, {prefix} has {', '.join(sorted(grids))}; "
+            f"expected the repeats of one grid, {prefix} has {', '.join(grids)}; "
             "give one of the surface files as --prefix"
         )
-    return first
+    return os.path.join(folder, str(names[0]))
 
 
 @style()
@@ -609,7 +599,8 @@ def plot_1d_loss_err_repeat(
     limits = x_limits(all_curves, xmin, xmax)
 
     figure = repeat_figure(all_curves, limits, loss_max, log, title, show)
-    return write_figures({output or f"{prefix}_1d_loss_err_repeat.{fmt}": figure}, show)
+    path = output or picture_file_name(prefix, "1d_loss_err_repeat", fmt)
+    return write_figures({path: figure}, show)
 
 
 def repeat_figure(all_curves, limits, loss_max, log, title, show):
