@@ -10,86 +10,154 @@ import numpy as np
 
 from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
-from losslandscape.files import layouts
-from losslandscape.files.layouts import read_directions, read_projection, read_surface
+from losslandscape.files.layouts import (
+    names_in_file,
+    read_directions,
+    read_projection,
+    read_surface,
+)
 
-# keys of the provenance, in the order in which they are told; others follow under their own names
-WORDS = {
-    "model": "network", "model_file": "model file", "model_folder": "model folder",
-    "checkpoint": "its contents", "checkpoint2": "contents of model file 2", "checkpoint3": "contents of model file 3",
-    "directions": "contents of the directions", "params": "only these parameters move", "freeze": "these do not move",
-    "dir_type": "direction type", "dataset": "data set",
-    "train_data": "training data", "test_data": "test data", "loss": "loss", "bn": "batch-norm statistics",
-    "model_code": "code of the network", "loss_code": "code of the loss",
-    "precision": "precision", "batch_size": "batch size", "command": "command", "host": "on host", "created": "at",
+# keys of the provenance in words, in the order in which they are listed; others follow under their own names
+PROVENANCE_WORDS = {
+    "model": "network",
+    "model_file": "model file",
+    "model_folder": "model folder",
+    "checkpoint": "its contents",
+    "checkpoint2": "contents of model file 2",
+    "checkpoint3": "contents of model file 3",
+    "directions": "contents of the directions",
+    "params": "only these parameters move",
+    "freeze": "these do not move",
+    "dir_type": "direction type",
+    "dataset": "data set",
+    "train_data": "training data",
+    "test_data": "test data",
+    "loss": "loss",
+    "bn": "batch-norm statistics",
+    "model_code": "code of the network",
+    "loss_code": "code of the loss",
+    "precision": "precision",
+    "batch_size": "batch size",
+    "command": "command",
+    "host": "on host",
+    "created": "at",
     "versions": "versions",
 }
 
 
 def describe(path):
-    """What a direction, surface or projection file is, how complete, and made from what: some lines of text.
+    """What a direction, surface or projection file is, how complete, and made from what.
 
-    Raises InputError for any other file.
+    Some lines of text. Raises InputError for any other file.
     """
-    with layouts._open(path, "direction, surface or projection file") as f:
-        keys = set(f)
-    if "xcoordinates" in keys:
+    names = names_in_file(path)
+    if "xcoordinates" in names:
         surface = read_surface(path)
-        lines, provenance = _surface_words(surface), surface.provenance
-    elif "xdirection" in keys:
+        lines, provenance = surface_in_words(surface), surface.provenance
+    elif "xdirection" in names:
         directions = read_directions(path)
-        lines, provenance = _directions_words(directions), directions.provenance
-    elif "proj_xcoord" in keys:
+        lines, provenance = directions_in_words(directions), directions.provenance
+    elif "proj_xcoord" in names:
         arrays, provenance = read_projection(path)
-        x, y = arrays["proj_xcoord"], arrays["proj_ycoord"]
-        lines = [f"projection file: a path of {len(x)} checkpoints"]
-        if len(x):
-            lines += [f"  x from {x.min():.6g} to {x.max():.6g}, y from {y.min():.6g} to {y.max():.6g}"]
+        lines = projection_in_words(arrays)
     else:
-        raise InputError(f"expected a direction, surface or projection file, found {sorted(keys)[:5]} in {path}; "
-                         "is this the right file?")
-    if not provenance:
-        return "\n".join([*lines, "made from: not recorded, as in files of the original code"])
-    known = [key for key in WORDS if key in provenance] + sorted(provenance.keys() - WORDS.keys())
-    width = max(len(WORDS.get(key, key)) for key in known)
-    told = [f"  {WORDS.get(key, key):{width}}  {_value_words(provenance[key])}" for key in known]
-    return "\n".join([*lines, "made from:", *told])
+        raise InputError(
+            f"expected a direction, surface or projection file, found {sorted(names)[:5]} in {path}; "
+            "is this the right file?")
+    return printable("\n".join([*lines, *provenance_in_words(provenance)]))
 
 
-def _surface_words(surface):
+def surface_in_words(surface):
+    """Lines about size, values and completeness."""
     grid = surface.grid
-    limits = ", ".join(f"{name} from {axis[0]:g} to {axis[-1]:g}"
-                       for name, axis in (("x", grid.x), ("y", grid.y)) if axis is not None)
-    lines = [f"surface file, {len(grid.shape)}-D: {' x '.join(map(str, grid.shape[::-1]))} points, {limits}"]
-    width = max(map(len, surface.values), default=0)
+    size = " x ".join(str(len(axis)) for axis in grid.axes)
+    limits = ", ".join(
+        f"{letter} from {axis[0]:g} to {axis[-1]:g}"
+        for letter, axis in zip("xy", grid.axes, strict=False))
+    lines = [f"surface file, {len(grid.axes)}-D: {size} points, {limits}"]
+
+    width = max((len(name) for name in surface.values), default=0)
     for name in surface.values:
-        found = surface.get(name).compressed()
-        finite = found[np.isfinite(found)]
-        spread = f"; {finite.min():.6g} to {finite.max():.6g}" if finite.size else ""
-        odd = f"; {found.size - finite.size} not finite" if finite.size < found.size else ""
-        lines.append(f"  {name:{width}}  {found.size} of {grid.size} points computed{spread}{odd}")
-    complete = bool(surface.computed) and all(mask.all() for mask in surface.computed.values())
-    lines.append("complete" if complete else "not complete: the command that made it goes on from there")
-    return lines + [f"directions: {surface.dir_file or 'not recorded'}"]
+        lines.append(f"  {name:{width}}  {values_in_words(surface.get(name))}")
 
-
-def _directions_words(directions):
-    axes = [axis for axis in (directions.x, directions.y) if axis is not None]
-    lines = [f"direction file: {len(axes)} direction{'s' * (len(axes) > 1)}"]
-    for name, axis in zip("xy", axes, strict=False):
-        norm = float(np.sqrt(sum(np.square(np.asarray(a, float)).sum() for a in axis)))
-        lines.append(f"  {name}  {len(axis)} tensors, {sum(a.size for a in axis)} numbers, norm {norm:.6g}")
-    if "explained_variance_ratio_" in directions.extra:
-        shares = ", ".join(f"{100 * share:.2f} %" for share in directions.extra["explained_variance_ratio_"])
-        lines.append(f"  principal components of a training run; they explain {shares} of its variance")
+    masks = surface.computed.values()
+    if masks and all(mask.all() for mask in masks):
+        lines.append("complete")
+    else:
+        lines.append("not complete: the command that made it goes on from there")
+    lines.append(f"directions: {surface.dir_file or 'not recorded'}")
     return lines
 
 
-def _value_words(value):
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_value_words(v)}" for key, v in value.items())
-    text = str(value)
-    return f"sha256 {text[:16]}..." if re.fullmatch("[0-9a-f]{64}", text) else text
+def values_in_words(values):
+    """How much of a masked array is computed, and its range."""
+    computed = values.compressed()
+    finite = computed[np.isfinite(computed)]
+    words = f"{computed.size} of {values.size} points computed"
+    if finite.size > 0:
+        words += f"; {finite.min():.6g} to {finite.max():.6g}"
+    if finite.size < computed.size:
+        words += f"; {computed.size - finite.size} not finite"
+    return words
+
+
+def directions_in_words(directions):
+    """Lines about the number, the size and the norm of the directions."""
+    lines = ["direction file: 1 direction"]
+    axes = [directions.x]
+    if directions.y is not None:
+        lines = ["direction file: 2 directions"]
+        axes.append(directions.y)
+
+    for letter, axis in zip("xy", axes, strict=False):
+        size = sum(array.size for array in axis)
+        squares = [np.square(np.asarray(array, float)).sum() for array in axis]
+        lines.append(f"  {letter}  {len(axis)} tensors, {size} numbers, norm {sum(squares) ** 0.5:.6g}")
+
+    if "explained_variance_ratio_" in directions.extra:
+        shares = directions.extra["explained_variance_ratio_"]
+        percent = ", ".join(f"{100 * share:.2f} %" for share in shares)
+        lines.append(
+            f"  principal components of a training run; they explain {percent} of its variance")
+    return lines
+
+
+def projection_in_words(arrays):
+    """Lines about a path in a plane."""
+    x, y = arrays["proj_xcoord"], arrays["proj_ycoord"]
+    lines = [f"projection file: a path of {len(x)} checkpoints"]
+    if len(x) > 0:
+        lines.append(
+            f"  x from {x.min():.6g} to {x.max():.6g}, y from {y.min():.6g} to {y.max():.6g}")
+    return lines
+
+
+def provenance_in_words(provenance):
+    """Lines that say from what a file was made."""
+    if not provenance:
+        return ["made from: not recorded, as in files of the original code"]
+
+    keys = [key for key in PROVENANCE_WORDS if key in provenance]
+    keys += sorted(provenance.keys() - PROVENANCE_WORDS.keys())
+    words = {key: PROVENANCE_WORDS.get(key, key) for key in keys}
+    width = max(len(text) for text in words.values())
+    lines = [f"  {words[key]:{width}}  {entry_in_words(provenance[key])}" for key in keys]
+    return ["made from:", *lines]
+
+
+def entry_in_words(entry):
+    """A JSON value as text; a SHA-256 by its first digits."""
+    if isinstance(entry, dict):
+        return ", ".join(f"{key} {entry_in_words(value)}" for key, value in entry.items())
+    text = str(entry)
+    if re.fullmatch("[0-9a-f]{64}", text):
+        return f"sha256 {text[:16]}..."
+    return text
+
+
+def printable(text):
+    """Text with '?' for what a terminal can't show, or would take as a command."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def main(argv=None):

@@ -57,7 +57,8 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
 
 
 WRITER = """
-import sys, numpy as np, h5_util
+import sys, numpy as np
+from losslandscape.files import layouts as h5_util
 grid = h5_util.Grid(np.linspace(-1, 1, 40), np.linspace(-1, 1, 40))
 for k in range(120):
     full = np.full(grid.shape, float(k))
@@ -101,7 +102,7 @@ def test_a_surface_is_read_as_it_was_written(tmp_path_factory, data, nx, ny):
     file = tmp_path_factory.getbasetemp() / "roundtrip.h5"
     h5_util.write_surface(file, h5_util.Surface(grid, {"loss": values}, {"loss": mask}, "d.h5", {"a": [1, "b"]}))
     found = h5_util.read_surface(file)
-    np.testing.assert_array_equal(found.values["loss"], np.where(mask, values, -1.0))
+    np.testing.assert_array_equal(found.values["loss"], np.where(mask, values, np.nan))
     np.testing.assert_array_equal(found.computed["loss"], mask)
     assert found.grid.shape == shape and found.dir_file == "d.h5" and found.provenance == {"a": [1, "b"]}
 
@@ -167,7 +168,7 @@ def test_the_explained_variance_of_a_pca_is_told():
 
 
 def test_any_other_file_is_refused_in_one_line(tmp_path):
-    h5_util._write(tmp_path / "other.h5", lambda f: f.create_dataset("what", data=[1.0]))
+    h5_util._write_hdf5(tmp_path / "other.h5", lambda f: f.create_dataset("what", data=[1.0]), {})
     for file in ("other.h5", "missing.h5"):
         assert refused(run("-m", "losslandscape", "describe", tmp_path / file))
 

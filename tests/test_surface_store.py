@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from losslandscape import scheduler
 from losslandscape.errors import InputError
 from losslandscape.files import layouts as h5_util
+from losslandscape.files import lock as lock_module
 from losslandscape.files import store as surface_store
 from losslandscape.files.store import Lock, SurfaceStore
 from tests.conftest import ROOT
@@ -158,7 +159,7 @@ def test_results_are_on_the_disk_within_5_s_at_1_percent_of_the_time(tmp_path, m
         takes(append)
         assert [point for point, _ in results] == list(waiting)
         waiting.clear()
-        journal.cost = append
+        journal.append_seconds = append
 
     monkeypatch.setattr(surface_store.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(h5_util, "write_surface", write)
@@ -179,7 +180,7 @@ def test_results_are_on_the_disk_within_5_s_at_1_percent_of_the_time(tmp_path, m
 def large(path):
     """A store of a file that takes long to write."""
     running = store(path)
-    running._cost = 10.0
+    running._write_seconds = 10.0
     return running
 
 
@@ -389,7 +390,7 @@ def planted(folder, age=0.0, **changes):
     lock = Lock(folder / "s.h5")
     lock._released.set()
     with open(lock.path, "w") as f:
-        json.dump(lock._mine | changes, f)
+        json.dump(lock._job | changes, f)
     os.utime(lock.path, (time.time() - age,) * 2)
     return lock.path
 
@@ -453,7 +454,7 @@ def test_a_job_whose_lock_was_taken_over_does_not_remove_the_new_one(tmp_path):
 
 def test_a_running_job_keeps_its_lock_young(tmp_path, monkeypatch):
     """However long it computes: nothing is saved here."""
-    monkeypatch.setattr(surface_store, "TOUCH_SECONDS", 0.05)
+    monkeypatch.setattr(lock_module, "TOUCH_SECONDS", 0.05)
     running = store(tmp_path / "s.h5")
     path = running._lock.path
     os.utime(path, (1, 1))
@@ -471,7 +472,7 @@ def test_a_job_that_stood_still_until_another_took_over_writes_no_more(tmp_path)
         json.dump(planted_lock, f)
     before = (tmp_path / "s.h5").read_bytes()
     running.record(0, values_of(0))
-    running._last -= 1000
+    running._last_save -= 1000
     for save in (running.save, running._append, running.close):
         with pytest.raises(surface_store.TakenOver, match="taken over by another job"):
             save()
@@ -519,7 +520,7 @@ def test_of_several_racers_for_a_dead_jobs_lock_one_wins(tmp_path):
     for number in range(ROUNDS):
         lock = Lock(tmp_path / f"{number}.h5")
         with open(lock.path, "w") as f:
-            json.dump(lock._mine | {"process": "1"}, f)
+            json.dump(lock._job | {"process": "1"}, f)
     racers = [subprocess.Popen([sys.executable, "-c", RACER, tmp_path, str(ROUNDS)], cwd=ROOT, text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
     assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 3

@@ -1,4 +1,11 @@
-"""A grid of points, and the values on it."""
+"""A grid of points in the plane of a plot, and the values on it.
+
+Values on a 2-D grid have shape (ny, nx): row = y. Points are numbered in row-major order of that shape.
+
+"No value" has one encoding: a point of NAME that is not computed has `surface.computed[NAME] == False`, and is masked
+in `surface.get(NAME)`, which is what pictures draw. NaN and inf are results. What `surface.values[NAME]` holds at a
+point that is not computed says nothing (it is NOT_COMPUTED where we make it).
+"""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -7,63 +14,86 @@ import numpy as np
 
 from losslandscape.errors import InputError
 
-NOT_COMPUTED = -1.0  # what a point holds before it is computed (readers of the original's files expect it)
 MAX_POINTS = 10**7  # of a grid; about 1 GB of memory while they are computed
+NOT_COMPUTED = math.nan  # stands in `values` where nothing is computed; never looked at, see above
+ERRORS = {"train_err": "train_acc", "test_err": "test_acc"}  # error = 100 - accuracy, in percent
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The points of a plot: x (nx,) and, for a 2-D plot, y (ny,).
-
-    Values on a 2-D grid have shape (ny, nx): row = y. Points are numbered in row-major order of that shape.
-    """
+    """The points of a plot: x (nx,) and, for a 2-D plot, y (ny,)."""
 
     x: np.ndarray  # (nx,)
     y: np.ndarray | None = None  # (ny,)
 
     @classmethod
     def parse(cls, x, y=None):
-        """Grid from the texts of --x and --y, 'min:max:count' with finite min < max and an integer count >= 1."""
-        axes = [limits(flag, text) for flag, text in (("--x", x), ("--y", y)) if text is not None]
+        """Grid from the texts of --x and --y, 'min:max:count'; see `limits`. Raises InputError."""
+        axes = [limits("--x", x)]
+        if y is not None:
+            axes.append(limits("--y", y))
+
         points = math.prod(count for _, _, count in axes)
         if points > MAX_POINTS:
-            raise InputError(f"expected a grid of at most {MAX_POINTS} points, got {points}; take fewer")
-        return cls(*(np.linspace(*axis) for axis in axes))
+            raise InputError(
+                f"expected a grid of at most {MAX_POINTS} points, got {points}; take fewer")
+        return cls(*(np.linspace(low, high, count) for low, high, count in axes))
+
+    @property
+    def axes(self):
+        """(x,) or (x, y)."""
+        if self.y is None:
+            return (self.x,)
+        return (self.x, self.y)
 
     @property
     def shape(self):
-        return (len(self.x),) if self.y is None else (len(self.y), len(self.x))
+        """Shape of values on the grid: (nx,) or (ny, nx)."""
+        return tuple(len(axis) for axis in reversed(self.axes))
 
     @property
     def size(self):
-        return int(np.prod(self.shape))
+        """Number of points."""
+        return math.prod(self.shape)
 
-    def point(self, index):
-        """Coordinates (x, y) of point number `index`; y is 0.0 on a 1-D grid."""
-        row, column = divmod(index, len(self.x))
-        return float(self.x[column]), 0.0 if self.y is None else float(self.y[row])
+    def point(self, number):
+        """Coordinates (x, y) of a point; y is 0.0 on a 1-D grid."""
+        row, column = divmod(number, len(self.x))
+        y = 0.0
+        if self.y is not None:
+            y = float(self.y[row])
+        return float(self.x[column]), y
+
+    def matches(self, other):
+        """Do both grids have the same points, up to rounding?"""
+        return self.shape == other.shape and all(
+            np.allclose(ours, theirs, rtol=0, atol=1e-12)
+            for ours, theirs in zip(self.axes, other.axes, strict=True))
 
     def __str__(self):
-        return "x".join(f"[{axis[0]},{axis[-1]},{len(axis)}]" for axis in (self.x, self.y) if axis is not None)
+        """'[xmin,xmax,xnum]' or '[xmin,xmax,xnum]x[ymin,ymax,ynum]', as in file names."""
+        return "x".join(f"[{axis[0]},{axis[-1]},{len(axis)}]" for axis in self.axes)
 
 
 def limits(flag, text):
-    """(min, max, count) of 'min:max:count'; raises InputError for anything else."""
-    example = f"expected {flag}=min:max:count with min < max and count >= 1, for example {flag}=-1:1:51"
-    parts = text.split(":")
+    """(min, max, count) of 'min:max:count' with finite min < max and an integer count >= 1.
+
+    flag: its name, for the message. Raises InputError for anything else.
+    """
+    expected = (f"expected {flag}=min:max:count with min < max and count >= 1, "
+                f"for example {flag}=-1:1:51; got {text!r}")
     try:
-        low, high = float(parts[0]), float(parts[1])
-        count = int(parts[2])
-    except (ValueError, IndexError):
-        raise InputError(f"{example}; got {text!r}") from None
-    if len(parts) != 3 or not (np.isfinite([low, high]).all() and low < high and count >= 1):
-        raise InputError(f"{example}; got {text!r}")
+        low, high, count = text.split(":")
+        low, high, count = float(low), float(high), int(count)
+    except ValueError:
+        raise InputError(expected) from None
+
+    if not (math.isfinite(low) and math.isfinite(high) and low < high and count >= 1):
+        raise InputError(expected)
     if count > MAX_POINTS:
-        raise InputError(f"expected at most {MAX_POINTS} points along {flag}, got {count}; take fewer")
+        raise InputError(
+            f"expected at most {MAX_POINTS} points along {flag}, got {count}; take fewer")
     return low, high, count
-
-
-ERRORS = {"train_err": "train_acc", "test_err": "test_acc"}  # what is 100 - accuracy
 
 
 @dataclass(frozen=True)
@@ -74,32 +104,41 @@ class Surface:
     values: dict = field(default_factory=dict)  # name -> (ny, nx) float64
     computed: dict = field(default_factory=dict)  # name -> (ny, nx) bool
     dir_file: str = ""
-    provenance: dict = field(default_factory=dict)
+    provenance: dict = field(default_factory=dict)  # what the surface was made from, see provenance.py
 
     def with_values(self, names):
         """The same surface with room for `names` where it has none yet."""
-        new = [name for name in names if name not in self.values]
         shape = self.grid.shape
-        return replace(
-            self,
-            values=self.values | {name: np.full(shape, NOT_COMPUTED) for name in new},
-            computed=self.computed | {name: np.zeros(shape, bool) for name in new},
-        )
+        values, computed = dict(self.values), dict(self.computed)
+        for name in names:
+            if name not in values:
+                values[name] = np.full(shape, NOT_COMPUTED)
+                computed[name] = np.zeros(shape, bool)
+        return replace(self, values=values, computed=computed)
 
     @property
     def main_name(self):
-        """What to draw when nothing is asked for: train_loss, another loss, max_eig, or whatever comes first."""
-        wanted = ("train_loss", *(name for name in self.values if name.endswith("_loss")), "max_eig", *self.values)
-        return next((name for name in wanted if name in self.values), "train_loss")
+        """What to draw when nothing is chosen: train_loss, another loss, max_eig, or the first."""
+        losses = [name for name in self.values if name.endswith("_loss")]
+        for name in ("train_loss", *losses, "max_eig", *self.values):
+            if name in self.values:
+                return name
+        return "train_loss"
 
     def get(self, name):
-        """Masked array (ny, nx) of `name`; uncomputed points are masked, NaN and inf are results.
+        """Masked array (ny, nx) of `name`: points that are not computed are masked, NaN and inf are results.
 
-        `train_err` and `test_err` are 100 - accuracy, in percent, where the file has the accuracy and no such name.
+        `train_err` and `test_err` are 100 - accuracy, in percent, where the file has the accuracy
+        and no such name. Raises InputError for a name that the surface does not have.
         """
-        source = ERRORS.get(name, name) if name not in self.values else name
-        if source not in self.values:
-            names = sorted(self.values) + [error for error, acc in ERRORS.items() if acc in self.values]
-            raise InputError(f"expected one of {', '.join(names)} as the name of a surface, got {name!r}")
-        values = np.ma.masked_array(self.values[source], mask=~self.computed[source])
-        return values if source == name else 100.0 - values
+        if name in self.values:
+            return np.ma.masked_array(self.values[name], mask=~self.computed[name])
+
+        accuracy = ERRORS.get(name)
+        if accuracy in self.values:
+            return 100.0 - self.get(accuracy)
+
+        names = sorted(self.values)
+        names += [error for error, accuracy in ERRORS.items() if accuracy in self.values]
+        raise InputError(
+            f"expected one of {', '.join(names)} as the name of a surface, got {name!r}")

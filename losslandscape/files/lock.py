@@ -1,4 +1,11 @@
-"""At most one job writes a surface file."""
+"""At most one job writes a surface file. Works where the file system has no locks.
+
+The lock is a hidden file beside the surface that names host, pid and start of its job. It is made
+with O_EXCL, which is atomic on local file systems and on NFS from version 3 on.
+
+A lock is dead, and taken over, when its process is gone (on the same host), or when nobody touched
+it for STALE_SECONDS (on other hosts). So a thread of the job touches it: a point may take hours.
+"""
 
 import contextlib
 import json
@@ -10,8 +17,10 @@ import time
 from losslandscape.errors import InputError
 from losslandscape.files.names import lock_path
 
+TOUCH_SECONDS = 20.0  # a job touches its lock this often
 STALE_SECONDS = 120.0  # a lock of another host that was not touched for so long is a dead job's
-TOUCH_SECONDS = 20.0
+UNREADABLE_SECONDS = 5.0  # a lock that says nothing for so long was left half written
+ATTEMPTS = 10
 
 
 class TakenOver(InputError):
@@ -19,73 +28,118 @@ class TakenOver(InputError):
 
 
 class Lock:
-    """At most one job writes a surface file. Works where the file system has no locks.
+    """The lock of the surface file `target`, held until `release`.
 
-    The lock is a file beside the surface, made with O_EXCL (atomic on local file systems and NFS >= 3), that names
-    host, pid and start of its job. It is dead, and taken over, when its process is gone (same host) or when it was not
-    touched for STALE_SECONDS (other hosts; a thread touches it, for a point may take hours).
+    Raises InputError where another job holds it, or where the folder can't be written.
     """
 
     def __init__(self, target):
         self.path = lock_path(target)
-        folder, base = os.path.dirname(self.path), os.path.basename(os.path.realpath(target))
         self._released = threading.Event()
-        self._mine = {
-            "host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "process": _birth(os.getpid()),
-            "started": time.strftime("%Y-%m-%d %H:%M:%S"), "file": base,
+        self._job = {
+            "host": socket.gethostname(),
+            "machine": _pid_space(),
+            "pid": os.getpid(),
+            "process": _start_of_process(os.getpid()),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "file": os.path.basename(os.path.realpath(target)),
         }
-        for _ in range(10):
-            try:
-                descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            except FileExistsError:
-                self._take_over(target)
-                continue
-            except OSError as error:
-                raise InputError(f"can't write to {folder} ({error.strerror}); "
-                                 "make it writable or choose another place with --surf_file") from None
-            try:
-                with os.fdopen(descriptor, "w") as f:
-                    json.dump(self._mine, f)
-            except OSError as error:  # a full disk
-                os.unlink(self.path)
-                raise InputError(f"can't write to {folder} ({error.strerror}); make room, or choose another place with "
-                                 "--surf_file") from None
-            threading.Thread(target=self._keep_young, daemon=True).start()
-            return
-        raise InputError(f"can't get the lock {self.path}; if no job writes {target}, delete it")
 
-    def _take_over(self, target):
-        """Remove a dead job's lock; raises InputError if the job lives."""
-        text, age = self._read()
+        # whoever removes a dead job's lock may find that somebody else was quicker to make a new one
+        for _ in range(ATTEMPTS):
+            if self._create():
+                break
+            self._remove_if_dead(target)
+        else:
+            raise InputError(f"can't get the lock {self.path}; if no job writes {target}, delete it")
+        threading.Thread(target=self._touch_until_released, daemon=True).start()
+
+    def check(self):
+        """Raises TakenOver if another job has the lock now.
+
+        That is so if this one was stopped for so long that it seemed dead.
+        """
+        with contextlib.suppress(OSError):
+            if _read_text(self.path) != json.dumps(self._job):
+                raise TakenOver(f"the lock of {self._job['file']} was taken over by another job "
+                                "while this one stood still; the other goes on")
+
+    def release(self):
+        """Let other jobs have the file. A lock that another job took over is left to it."""
+        self._released.set()
+        with contextlib.suppress(OSError):
+            if _read_text(self.path) == json.dumps(self._job):
+                os.unlink(self.path)
+
+    def _create(self):
+        """Make the lock; False where there is one already."""
+        folder = os.path.dirname(self.path)
         try:
-            other = json.loads(text)
-            other = other if isinstance(other, dict) else None
-        except ValueError:
-            other = None  # its job is just writing it, or died while it did
-        if other is None and age < 5:
+            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise InputError(
+                f"can't write to {folder} ({error.strerror}); "
+                "make it writable or choose another place with --surf_file") from None
+
+        try:
+            with os.fdopen(descriptor, "w") as f:
+                json.dump(self._job, f)
+        except OSError as error:  # a full disk
+            os.unlink(self.path)
+            raise InputError(
+                f"can't write to {folder} ({error.strerror}); "
+                "make room, or choose another place with --surf_file") from None
+        return True
+
+    def _touch_until_released(self):
+        while not self._released.wait(TOUCH_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+    # ------------------------------------------------------------ the lock of another job
+
+    def _remove_if_dead(self, target):
+        """Remove a dead job's lock; raises InputError if the job lives."""
+        text, age = self._text_and_age()
+        job = _parsed_job(text)
+
+        # its job is just writing it, or died while it did
+        if job is None and age < UNREADABLE_SECONDS:
             time.sleep(0.2)
             return
-        if other and _alive(other, age):
-            raise InputError(f"{target} is being written by another job (host {other.get('host')}, "
-                             f"pid {other.get('pid')}, since {other.get('started')}); wait for it or end it")
-        grave = f"{self.path}.{os.getpid()}"
-        with contextlib.suppress(OSError):
-            os.rename(self.path, grave)
-            # somebody else may have taken over between our look and our rename: give it back
-            with open(grave) as f:
-                if f.read() != text:
-                    with contextlib.suppress(FileExistsError):
-                        os.link(grave, self.path)
-            os.unlink(grave)
+        if job is not None and _is_alive(job, age):
+            raise InputError(
+                f"{target} is being written by another job (host {job.get('host')}, pid "
+                f"{job.get('pid')}, since {job.get('started')}); wait for it or end it")
+        self._remove_unless_replaced(text)
 
-    def _read(self):
-        """(text, age in seconds by the clock of the file system)."""
+    def _remove_unless_replaced(self, text):
+        """Remove the lock if it still holds `text`: another job may have taken it over meanwhile.
+
+        Looking and then removing would leave a gap between the two. Renaming takes the file away
+        first; if it turns out to be a new job's, it is given back.
+        """
+        removed = f"{self.path}.{os.getpid()}"
+        with contextlib.suppress(OSError):
+            os.rename(self.path, removed)
+            if _read_text(removed) != text:
+                with contextlib.suppress(FileExistsError):
+                    os.link(removed, self.path)
+            os.unlink(removed)
+
+    def _text_and_age(self):
+        """(text, seconds since the last touch) of the lock; ('', 0.0) where there is none."""
         try:
-            with open(self.path) as f:
-                text = f.read()
-            modified = os.stat(self.path).st_mtime
+            text = _read_text(self.path)
+            touched = os.stat(self.path).st_mtime
         except OSError:
             return "", 0.0
+        return text, self._now() - touched
+
+    def _now(self):
+        """The time by the clock of the file system, which may be another machine's."""
         probe = f"{self.path}.{os.getpid()}.clock"
         try:
             with open(probe, "w"):
@@ -93,52 +147,28 @@ class Lock:
             os.unlink(probe)
         except OSError:
             now = time.time()
-        return text, now - modified
-
-    def _keep_young(self):
-        while not self._released.wait(TOUCH_SECONDS):
-            with contextlib.suppress(OSError):
-                os.utime(self.path)
-
-    def check(self):
-        """Raises TakenOver if another job has the lock now: this one was stopped for so long that it seemed dead."""
-        with contextlib.suppress(OSError), open(self.path) as f:
-            if f.read() != json.dumps(self._mine):
-                raise TakenOver(f"the lock of {self._mine['file']} was taken over by another job while this one stood "
-                                "still; the other goes on")
-
-    def release(self):
-        self._released.set()
-        text, _ = self._read()
-        if text == json.dumps(self._mine):
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+        return now
 
 
-def _birth(pid):
-    """When a process began, as the kernel counts; pids are used again, (pid, birth) is not. '' where unknown.
+def _read_text(path):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
 
-    'ended' for a process that ended and waits for its parent to notice: in a container that may take for ever.
-    """
+
+def _parsed_job(text):
+    """The description of a job in the text of a lock, or None where it is none."""
     try:
-        with open(f"/proc/{pid}/stat") as f:
-            fields = f.read().rpartition(")")[2].split()
-        return "ended" if fields[0] in "ZX" else fields[19]
-    except (OSError, IndexError):
-        return ""
+        job = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(job, dict):
+        return job
+    return None
 
 
-def _machine():
-    """Says where a pid means something: containers and machines may share a name. '' where unknown."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as f:
-            return f"{f.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _alive(job, age):
-    if job.get("host") != socket.gethostname() or job.get("machine") != _machine():
+def _is_alive(job, age):
+    """Does the job of a lock run, as far as can be known here? age: seconds since the last touch."""
+    if job.get("host") != socket.gethostname() or job.get("machine") != _pid_space():
         return age < STALE_SECONDS
     try:
         os.kill(int(job["pid"]), 0)
@@ -146,4 +176,29 @@ def _alive(job, age):
         return False
     except (OSError, KeyError, ValueError, TypeError, OverflowError):
         return age < STALE_SECONDS
-    return _birth(job["pid"]) == job.get("process")
+    return _start_of_process(job["pid"]) == job.get("process")
+
+
+def _start_of_process(pid):
+    """When a process began, as the kernel counts; '' where unknown.
+
+    Pids are used again; (pid, start) is not. 'ended' for a process that ended and waits for its
+    parent to notice: in a container that may take for ever.
+    """
+    try:
+        text = _read_text(f"/proc/{pid}/stat")
+        state, *fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+        if state in "ZX":
+            return "ended"
+        return fields[18]  # starttime, see man proc
+    except (OSError, IndexError, ValueError):
+        return ""
+
+
+def _pid_space():
+    """Where a pid means something, for containers and machines may share a name; '' where unknown."""
+    try:
+        boot = _read_text("/proc/sys/kernel/random/boot_id").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

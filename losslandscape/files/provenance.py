@@ -1,11 +1,20 @@
-"""From what a file was made."""
+"""From what, how and where a file was made: the JSON object in its attribute `provenance`.
+
+Results are put into one file only if they were computed from the same things: `refuse_mismatch`.
+Files of the original program have no provenance; they count as made from anything.
+"""
 
 import importlib.metadata
+import json
+import math
 import platform
+import re
 import socket
 import sys
 import time
+from pathlib import Path
 
+import losslandscape
 from losslandscape.errors import InputError
 
 # what must agree before results are put into one file: key -> in words
@@ -31,29 +40,216 @@ MATTERS = {
 
 
 def refuse_mismatch(path, old, new, keys=MATTERS):
-    """Raises InputError if two provenances differ in what matters; a key that one of them lacks is not compared."""
+    """Raises InputError if two provenances differ in what matters.
+
+    A key that one of them lacks is not compared.
+    """
     differences = [
-        f"{words} ({_short(old[key])} in the file, {_short(new[key])} now)"
+        f"{words} ({_abbreviated(old[key])} in the file, {_abbreviated(new[key])} now)"
         for key, words in keys.items()
         if key in old and key in new and old[key] != new[key]
     ]
     if differences:
-        raise InputError(f"{path} was made from something else: it differs in {', '.join(differences)}; "
-                         "undo that, or choose another file name, or delete the file")
+        raise InputError(
+            f"{path} was made from something else: it differs in {', '.join(differences)}; "
+            "undo that, or choose another file name, or delete the file")
 
 
-def _short(value):
-    """A hash is recognized by its first digits."""
+def _abbreviated(value):
+    """A SHA-256 is recognized by its first digits."""
     text = str(value)
-    return text[:10] if len(text) == 64 else text
+    if len(text) == 64:
+        return text[:10]
+    return text
+
+
+# ---------------------------------------------------------------- of a file that is being made
 
 
 def circumstances():
-    """By which command, where, when and with which versions a file is made: for whoever reads its provenance."""
+    """By which command, where, when and with which versions a file is made."""
+    packages = ("torch", "numpy", "h5py")
+    versions = {package: importlib.metadata.version(package) for package in packages}
     return {
         "command": " ".join(sys.argv),
         "host": socket.gethostname(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"python": platform.python_version()} | {
-            package: importlib.metadata.version(package) for package in ("torch", "numpy", "h5py")},
+        "versions": {"losslandscape": version(), "python": platform.python_version()} | versions,
     }
+
+
+def version():
+    """Our version: '2.0.0', in a clone '2.0.0 (commit abc1234)'."""
+    number = getattr(losslandscape, "__version__", "unknown")
+    commit = _commit_of(Path(__file__).resolve().parents[2])
+    if commit:
+        return f"{number} (commit {commit[:7]})"
+    return number
+
+
+def _commit_of(folder):
+    """The commit that is checked out in a clone, as hexadecimal digits; '' where none is known.
+
+    git itself may not be installed on a cluster's nodes, so its files are read.
+    """
+    try:
+        git = _git_folder(folder)
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if head.startswith("ref: "):
+            head = _value_of_reference(git, head.removeprefix("ref: "))
+    except (OSError, ValueError):
+        return ""
+    if not re.fullmatch("[0-9a-f]{40,64}", head):
+        return ""
+    return head
+
+
+def _git_folder(folder):
+    """The folder .git of a clone; a work tree has a file of this name that says where it is."""
+    git = folder / ".git"
+    if git.is_file():
+        text = git.read_text(encoding="utf-8").strip()
+        return folder / text.removeprefix("gitdir: ")
+    return git
+
+
+def _value_of_reference(git, name):
+    """The commit of a reference such as refs/heads/main; '' where there is no such reference."""
+    # a work tree shares the references of the clone
+    folder = git
+    if (git / "commondir").is_file():
+        folder = git / (git / "commondir").read_text(encoding="utf-8").strip()
+
+    # in a file of its own, or packed into one with others
+    if (folder / name).is_file():
+        return (folder / name).read_text(encoding="utf-8").strip()
+    for line in (folder / "packed-refs").read_text(encoding="utf-8").splitlines():
+        commit, _, reference = line.partition(" ")
+        if reference == name:
+            return commit
+    return ""
+
+
+# ---------------------------------------------------------------- of a file that is read
+
+MAX_CHARACTERS = 10**7  # of the JSON text; ours have some thousands
+MAX_DEPTH = 20  # of objects and lists in each other; ours have 4
+MAX_COUNT = 2**31  # of samples in a batch
+
+
+def from_json(text, path):
+    """The provenance in a file's JSON text, checked, so that its readers can rely on its types.
+
+    path: the file, for the message. Raises InputError.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"expected a provenance of at most {MAX_CHARACTERS} characters in {path}, "
+                         f"got {len(text)}; the file is damaged")
+    try:
+        provenance = json.loads(text)
+    except (ValueError, RecursionError):
+        provenance = None
+    if not isinstance(provenance, dict):
+        raise InputError(f"expected a JSON object in the attribute provenance of {path}; "
+                         "delete the file")
+    check_provenance(provenance, path)
+    return provenance
+
+
+def check_provenance(provenance, path):
+    """Raises InputError unless every entry that somebody reads is of its kind."""
+    if _is_deeper_than(MAX_DEPTH, provenance):
+        raise InputError(f"expected at most {MAX_DEPTH} levels in the provenance of {path}, "
+                         "got more; correct it, or delete the file")
+    for key, (is_valid, expected) in ENTRIES.items():
+        if key in provenance and not is_valid(provenance[key]):
+            raise InputError(f"expected {expected} as {key!r} in the provenance of {path}, "
+                             f"got {str(provenance[key])[:60]}; correct it, or delete the file")
+
+
+def _is_deeper_than(depth, value):
+    level = [value]
+    for _ in range(depth):
+        level = [inner for outer in level for inner in _values_in(outer)]
+    return bool(level)
+
+
+def _values_in(value):
+    """What a JSON value holds: the values of an object, the items of a list, nothing in others."""
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list):
+        return value
+    return ()
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _is_object(value):
+    return isinstance(value, dict)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite_number(value):
+    return _is_number(value) and math.isfinite(value)
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT
+
+
+def _are_numbers(value):
+    return isinstance(value, list) and len(value) > 0 and all(_is_number(item) for item in value)
+
+
+def _are_repeats(value):
+    """The surface files that a summary is of, or how many they were."""
+    return _is_count(value) or (isinstance(value, list) and all(_is_text(item) for item in value))
+
+
+def _are_centre_notes(value):
+    """{name: note}, a trace or a list of eigenvalues at the centre."""
+    return _is_object(value) and all(_is_trace(note) or _is_spectrum(note) for note in value.values())
+
+
+def _is_trace(note):
+    return (
+        _is_object(note)
+        and _is_number(note.get("value"))
+        and _is_number(note.get("standard_error"))
+        and _is_count(note.get("samples"))
+    )
+
+
+def _is_spectrum(note):
+    return (
+        _is_object(note)
+        and _are_numbers(note.get("values"))
+        and _are_numbers(note.get("residuals"))
+        and isinstance(note.get("converged"), bool)
+    )
+
+
+def _are_numbers_by_name(value):
+    return _is_object(value) and all(_is_number(number) for number in value.values())
+
+
+TEXTS = ("model_file", "model_folder", "dataset", "ignore", "command", "host", "created")
+
+# key -> (check, in words)
+ENTRIES = {
+    **dict.fromkeys([*MATTERS, *TEXTS], (_is_text, "text")),
+    "hessian_tol": (_is_finite_number, "a finite number"),
+    "batch_size": (_is_count, "a positive integer"),
+    "hessian_batch_size": (_is_count, "a positive integer"),
+    "versions": (_is_object, "an object"),
+    "evaluation": (_is_object, "an object"),
+    "spread": (_are_numbers_by_name, "an object of numbers"),
+    "repeats": (_are_repeats, "a list of files"),
+    "centre": (_are_centre_notes, "an object of traces and eigenvalues"),
+}
