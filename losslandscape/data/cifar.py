@@ -1,8 +1,9 @@
-"""The CIFAR files -> uint8 arrays, without running code.
+"""CIFAR-10 and CIFAR-100: their files -> uint8 arrays, without running code.
 
-The "python version" of CIFAR-10 and CIFAR-100 (Krizhevsky 2009) is a folder, or a .tar.gz of it, of pickled dicts:
-images (n, 3072) uint8, row by row, red then green then blue, and a list of labels. Unpickling a file runs whatever the
-file says, so it is read by an unpickler that knows arrays, bytes, text, numbers, lists and dicts and nothing else.
+The "python version" of the two (Krizhevsky 2009) is a folder, or a .tar.gz of it, of pickled dicts: images
+(n, 3072) uint8, row by row, red then green then blue, and a list of labels. Unpickling a file runs whatever
+the file says, so it is read by an unpickler that knows arrays, bytes, text, numbers, lists and dicts and
+nothing else.
 """
 
 import io
@@ -12,130 +13,175 @@ import re
 import tarfile
 import zlib
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from losslandscape.data.named import NamedSet
+from losslandscape.data.problems import one_line
 from losslandscape.errors import InputError
+
+PIXELS = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
 class Layout:
+    """The files of one of the two sets."""
+
     folder: str
     archive: str
     files: dict  # part -> names of its files, in order
     labels: str  # key of the labels
 
+    def __str__(self):
+        files = [file for part in self.files.values() for file in part]
+        return f"the folder {self.folder} ({', '.join(files)}) or {self.archive}"
+
 
 LAYOUTS = {
-    "cifar10": Layout("cifar-10-batches-py", "cifar-10-python.tar.gz",
-                      {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}, "labels"),
-    "cifar100": Layout("cifar-100-python", "cifar-100-python.tar.gz",
-                       {"train": ["train"], "test": ["test"]}, "fine_labels"),
+    "cifar10": Layout(
+        folder="cifar-10-batches-py",
+        archive="cifar-10-python.tar.gz",
+        files={"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]},
+        labels="labels",
+    ),
+    "cifar100": Layout(
+        folder="cifar-100-python",
+        archive="cifar-100-python.tar.gz",
+        files={"train": ["train"], "test": ["test"]},
+        labels="fine_labels",
+    ),
 }
 
 
-def one_line(error):
-    """What someone else's exception says, fit for a message of one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def expected(name):
-    """In words: the files that `name` is made of."""
-    layout = LAYOUTS[name]
-    files = ", ".join(file for part in layout.files.values() for file in part)
-    return f"the folder {layout.folder} ({files}) or {layout.archive}"
-
-
 def find(name, datapath, parts=("train", "test")):
-    """The folder or the archive that holds `parts`, below `datapath` or `datapath` itself; None where there is none."""
+    """The folder or the archive of `parts`, below `datapath` or `datapath` itself; None where there is none."""
     layout = LAYOUTS[name]
     files = [file for part in parts for file in layout.files[part]]
     for folder in (os.path.join(datapath, layout.folder), datapath):
         if all(os.path.isfile(os.path.join(folder, file)) for file in files):
             return folder
+
     archive = os.path.join(datapath, layout.archive)
-    return archive if os.path.isfile(archive) else None
+    if os.path.isfile(archive):
+        return archive
+    return None
 
 
 def read(name, datapath, part):
     """Images (N, 3, 32, 32) uint8 and labels (N,) of `part`, in the order of the files; raises InputError."""
     layout = LAYOUTS[name]
-    found = find(name, datapath, (part,))
-    if found is None:
-        raise InputError(f"expected {expected(name)} in {datapath}, found neither; put one of them there")
+    place = find(name, datapath, (part,))
+    if place is None:
+        raise InputError(f"expected {layout} in {datapath}, found neither; put one of them there")
+
     images, labels = [], []
-    for path, image in _contents(found, layout, layout.files[part]):
-        x, y = _batch(image, layout.labels, path)
-        images.append(x)
-        labels.append(y)
+    for path, content in _contents(place, layout, layout.files[part]):
+        batch_images, batch_labels = read_batch(content, layout.labels, path)
+        images.append(batch_images)
+        labels.append(batch_labels)
     return np.concatenate(images).reshape(-1, 3, 32, 32), np.concatenate(labels)
 
 
-def _contents(found, layout, files):
-    """[(path for messages, bytes)] of `files`, from a folder or straight out of the archive (nothing is unpacked)."""
+def _contents(place, layout, files):
+    """[(path for messages, bytes)] of `files`, from a folder or straight out of the archive."""
     try:
-        if os.path.isdir(found):
-            contents = []
-            for file in files:
-                path = os.path.join(found, file)
-                with open(path, "rb") as f:
-                    contents.append((path, f.read()))
-            return contents
-        images = {}
-        with tarfile.open(found, "r:gz") as archive:
-            for member in archive:
-                file = os.path.basename(member.name)
-                if file in files and member.isfile():
-                    images[file] = archive.extractfile(member).read()
-                if len(images) == len(files):
-                    break
+        if os.path.isdir(place):
+            return _folder_contents(place, files)
+        contents = _archive_contents(place, files)
     except (OSError, EOFError, tarfile.TarError, zlib.error, MemoryError) as error:
-        raise InputError(f"can't read {found} ({one_line(error)}); delete it and fetch it again") from None
-    missing = [file for file in files if file not in images]
+        raise InputError(
+            f"can't read {place} ({one_line(error)}); delete it and fetch it again") from None
+
+    missing = [file for file in files if file not in contents]
     if missing:
-        raise InputError(f"expected {layout.folder}/{missing[0]} in {found}, found none; delete it and fetch it again")
-    return [(f"{found}: {file}", images[file]) for file in files]
+        raise InputError(
+            f"expected {layout.folder}/{missing[0]} in {place}, found none; "
+            "delete it and fetch it again")
+    return [(f"{place}: {file}", contents[file]) for file in files]
 
 
-def _batch(image, labels_key, path):
-    """Images (n, 3072) uint8 and labels (n,) of one pickled batch."""
+def _folder_contents(folder, files):
+    contents = []
+    for file in files:
+        path = os.path.join(folder, file)
+        with open(path, "rb") as stream:
+            contents.append((path, stream.read()))
+    return contents
+
+
+def _archive_contents(path, files):
+    """{file: bytes} of those of `files` that the archive has; nothing is unpacked to the disk."""
+    contents = {}
+    with tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            file = os.path.basename(member.name)
+            if file in files and member.isfile():
+                contents[file] = archive.extractfile(member).read()
+            if len(contents) == len(files):
+                break
+    return contents
+
+
+# ---------------------------------------------------------------- a pickle that is not run
+
+
+def read_batch(content, labels_key, path):
+    """Images (n, 3072) uint8 and labels (n,) of one pickled batch; raises InputError, which names `path`."""
     try:
-        batch = _Unpickler(io.BytesIO(image), encoding="bytes").load()
-        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-        images, labels = batch["data"], batch[labels_key]
-        images = images.value if isinstance(images, _Array) else images
-        labels = labels.value if isinstance(labels, _Array) else np.array(labels)
-        if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072:
+        entries = {}
+        for key, value in _Unpickler(io.BytesIO(content), encoding="bytes").load().items():
+            entries[_text(key)] = value
+        images = _array(entries["data"])
+        labels = _array(entries[labels_key])
+
+        if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != PIXELS:
             raise ValueError(f"expected images (n, 3072) uint8, got {images.shape} {images.dtype}")
         if labels.shape != (len(images),):
             raise ValueError(f"expected {len(images)} labels, got {labels.shape}")
     # a damaged pickle can raise anything: it is a program that has been cut or scrambled
     except Exception as error:
-        reason = f"no entry {error}" if isinstance(error, KeyError) else one_line(error)
-        raise InputError(f"{path} is no CIFAR batch ({reason}); delete it and fetch it again") from None
+        reason = one_line(error)
+        if isinstance(error, KeyError):
+            reason = f"no entry {error}"
+        raise InputError(
+            f"{path} is no CIFAR batch ({reason}); delete it and fetch it again") from None
     return images, labels
+
+
+def _text(value):
+    """Text of text, or of the bytes that Python 2 wrote for it."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value
+
+
+def _array(value):
+    """The array of an entry: of images as they were pickled, or of a list of labels."""
+    if isinstance(value, _Array):
+        return value.value
+    return np.asarray(value)
 
 
 class _Dtype:
     """Stands in for numpy.dtype in a pickle: integer types only."""
 
     def __init__(self, code):
-        code = code.decode() if isinstance(code, bytes) else code
+        code = _text(code)
         if not re.fullmatch("[iu][1248]", code):
             raise pickle.UnpicklingError(f"expected arrays of integers, got {code!r}")
         self.value = np.dtype(code)
 
     def __setstate__(self, state):
-        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
-        self.value = self.value.newbyteorder(order)
+        self.value = self.value.newbyteorder(_text(state[1]))
 
 
 class _Array:
     """Stands in for numpy.ndarray in a pickle: a view on the pickle's own bytes, so its size can't be made up."""
 
     def __setstate__(self, state):
-        _, shape, dtype, fortran, data = state
-        self.fill(data, dtype, shape, "F" if fortran else "C")
+        _, shape, dtype, is_fortran, data = state
+        self.fill(data, dtype, shape, "F" if is_fortran else "C")
 
     def fill(self, data, dtype, shape, order):
         self.value = np.frombuffer(data, dtype.value).reshape(shape, order=order)
@@ -143,6 +189,7 @@ class _Array:
 
 
 def _encode(text, encoding):
+    """Stands in for _codecs.encode, with which Python 3 writes bytes in the protocols of Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"expected bytes written as latin1, got {encoding!r}")
     return text.encode("latin1")
@@ -155,15 +202,33 @@ class _Unpickler(pickle.Unpickler):
     """
 
     def find_class(self, module, name):
-        numpy_name = (re.sub(r"^numpy\.core\.", "numpy._core.", module), name)  # numpy 1 and 2
-        if numpy_name == ("numpy._core.multiarray", "_reconstruct"):
+        module = re.sub(r"^numpy\.core\.", "numpy._core.", module)  # numpy 1 and 2
+        if (module, name) == ("numpy._core.multiarray", "_reconstruct"):
             return lambda *_: _Array()
-        if numpy_name == ("numpy._core.numeric", "_frombuffer"):  # pickle protocol 5
+        if (module, name) == ("numpy._core.numeric", "_frombuffer"):  # pickle protocol 5
             return lambda data, dtype, shape, order: _Array().fill(data, dtype, shape, order)
-        if numpy_name == ("numpy", "dtype"):
+        if (module, name) == ("numpy", "dtype"):
             return lambda code, *_: _Dtype(code)
-        if numpy_name == ("numpy", "ndarray"):
+        if (module, name) == ("numpy", "ndarray"):
             return "ndarray"  # only ever an argument of _reconstruct
-        if numpy_name == ("_codecs", "encode"):  # how Python 3 writes bytes in the protocols of Python 2
+        if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: _encode(text, encoding)
-        raise pickle.UnpicklingError(f"it wants to call {module}.{name}, which a batch of images has no need of")
+        raise pickle.UnpicklingError(
+            f"it wants to call {module}.{name}, which a batch of images has no need of")
+
+
+# ---------------------------------------------------------------- the two sets
+
+# CIFAR-10's constants, as in the experiments of Li et al. 2018; CIFAR-100 is normalized with the same ones
+MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
+STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+
+
+def _named_set(name, num_classes, download):
+    return NamedSet(
+        num_classes, True, MEAN, STD, partial(read, name), partial(find, name), str(LAYOUTS[name]),
+        download)
+
+
+CIFAR10 = _named_set("cifar10", 10, "CIFAR10")
+CIFAR100 = _named_set("cifar100", 100, "CIFAR100")

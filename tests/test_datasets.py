@@ -24,8 +24,7 @@ import pytest
 import torch
 import torchvision
 
-from losslandscape.data import cifar
-from losslandscape.data import datasets as dataloader
+from losslandscape.data import cifar, digits, idx
 from losslandscape.data.datasets import DATASETS, Split, load_dataset, prepare, split_hash
 from losslandscape.errors import InputError
 
@@ -207,7 +206,7 @@ def test_what_a_pickle_does_to_its_readers_names_is_gone_at_the_next_file(tmp_pa
     # sets attributes on the function that stands for numpy.dtype
     attack = b"\x80\x02cnumpy\ndtype\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b."
     with pytest.raises(InputError):
-        cifar._batch(attack, "labels", "attack")
+        cifar.read_batch(attack, "labels", "attack")
     assert torch.equal(load_dataset("cifar10", str(tmp_path)).test.targets, torch.tensor(written["test"][1]))
 
 
@@ -256,7 +255,7 @@ def write_idx(folder, gz=True, seed=0, count=5, dotted=False):
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    for part, names in dataloader.IDX_FILES.items():
+    for part, names in idx.IDX_FILES.items():
         written[part] = rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count).astype(np.uint8)
         for name, array in zip(names, written[part], strict=True):
             image = idx_bytes(array)
@@ -321,7 +320,7 @@ def test_debians_fashion_mnist_agrees_with_the_golden_inputs(tmp_path, no_networ
     prepare("fashion_mnist", str(tmp_path))
     data = load_dataset("fashion_mnist", str(tmp_path), raw_data=True)
     golden = np.load(os.path.join(GOLDEN, "data.npz"))
-    mean, std = (np.array(v)[:, None, None] for v in (dataloader.CIFAR_MEAN, dataloader.CIFAR_STD))
+    mean, std = (np.array(v)[:, None, None] for v in (cifar.MEAN, cifar.STD))
     for split, which, part in ((data.train, slice(400, 600), "train"), (data.test, slice(0, 100), "test")):
         expected = (split.inputs[which].numpy() - mean) / std
         np.testing.assert_allclose(golden[f"x_{part}"], expected, atol=1e-6)
@@ -349,10 +348,10 @@ def test_digits_are_scikit_learns_in_order_enlarged_linearly(no_network):
 def test_digits_are_found_wherever_scikit_learn_keeps_them_and_missed_without_it(monkeypatch):
     usual = load_dataset("digits").train
     elsewhere = SimpleNamespace(origin="/nowhere/__init__.py")
-    monkeypatch.setattr(dataloader.importlib.util, "find_spec", lambda _: elsewhere)
+    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda _: elsewhere)
     other = load_dataset("digits").train
     assert torch.equal(usual.inputs, other.inputs) and torch.equal(usual.targets, other.targets)
-    monkeypatch.setattr(dataloader.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda _: None)
     assert "pip install scikit-learn" in error_of(load_dataset, "digits")
 
 

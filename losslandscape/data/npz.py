@@ -1,0 +1,93 @@
+"""FILE.npz: x_train, y_train, and x_test, y_test where there is a test set."""
+
+import math
+import os
+import zipfile
+from functools import partial
+
+import numpy as np
+
+from losslandscape.data.arrays import Arrays, load_arrays
+from losslandscape.data.idx import DEFLATE_LIMIT
+from losslandscape.data.problems import one_line
+from losslandscape.data.request import PARTS
+from losslandscape.errors import InputError
+
+SHOWN_NAMES = 8  # of the arrays of a file that are not the ones that are expected
+HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def is_npz(name):
+    """Does --dataset name such a file?"""
+    return name.lower().endswith(".npz")
+
+
+def load(request):
+    """Data of the file; raises InputError, which names what is wrong."""
+    path = request.name
+    sources = {}
+    for part in _parts_of(path):
+        sources[part] = Arrays(
+            path,
+            partial(read_array, path, f"x_{part}"),
+            partial(read_array, path, f"y_{part}"))
+    return load_arrays(request, path, sources)
+
+
+def _parts_of(path):
+    """The parts that the file holds."""
+    if not os.path.isfile(path):
+        raise InputError(f"expected a data set at {path}, found no file there; check the name")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    except Exception as error:  # a damaged zip can raise anything
+        raise InputError(
+            f"can't read {path} as .npz ({one_line(error)}); write it with numpy.savez") from None
+
+    # a part that has one of its two arrays must have the other; training data there must be
+    parts = [part for part in PARTS if f"x_{part}" in names or f"y_{part}" in names]
+    expected = []
+    for part in parts or ["train"]:
+        expected += [f"x_{part}", f"y_{part}"]
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise InputError(
+            f"expected x_train, y_train (and x_test, y_test) in {path}, {' and '.join(missing)} "
+            f"missing, found {names[:SHOWN_NAMES]}; add what is missing")
+    return parts
+
+
+def read_array(path, name):
+    """Array `name` of the file.
+
+    Its header is checked against the size of the file before memory is taken for it, and no pickle in it
+    is read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo(f"{name}.npy")
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                shape, _, dtype = HEADER_READERS[version](file)
+                size = file.tell() + dtype.itemsize * math.prod(shape)
+
+            if dtype.kind not in "biuf":
+                raise InputError(
+                    f"expected numbers in {name} of {path}, got {dtype}; save it as a numeric array")
+            largest = DEFLATE_LIMIT * os.path.getsize(path)
+            if min(shape, default=0) < 0 or size != entry.file_size or size > largest:
+                raise InputError(
+                    f"{name} of {path} claims shape {shape}, which the file does not hold; it is damaged")
+
+            with archive.open(entry) as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged zip, or header, can raise anything
+        raise InputError(
+            f"can't read {name} of {path} ({one_line(error)}); "
+            "write the file with numpy.savez again") from None

@@ -1,0 +1,7 @@
+"""What somebody else's exception says, in words that fit into a message of ours."""
+
+
+def one_line(error):
+    """The message of an exception as one line of at most 200 characters; its type where it has none."""
+    words = " ".join(str(error).split())
+    return words[:200] or type(error).__name__
