@@ -43,8 +43,8 @@ from losslandscape.command import Parser, natural_int, positive_int, run
 from losslandscape.data import datasets as dataloader
 from losslandscape.errors import InputError
 from losslandscape.files import layouts as h5_util
-from losslandscape.networks.loading import read_checkpoint, read_torch
-from losslandscape.networks.zoo import build, check_fit, constructor
+from losslandscape.networks.loading import Architecture, read_checkpoint, read_torch
+from losslandscape.networks.zoo import build, constructor
 
 PADDING = 4  # pixels around the image for random crops
 DECAY_EPOCHS = (150, 225, 275)  # after these the learning rate is multiplied by --lr_decay
@@ -216,7 +216,7 @@ def resume_model(net, path, model, dataset, trust_pickle=False):
     if os.path.basename(str(trained_on)) != os.path.basename(dataset):  # a file may have moved
         raise InputError(f"expected a model trained on {dataset} in {path}, it was trained on {trained_on}; "
                          f"give --dataset {trained_on}")
-    check_fit(net.state_dict(), checkpoint.state_dict, path, model)
+    Architecture(model).check_weights(net, checkpoint.state_dict, path)
     net.load_state_dict(checkpoint.state_dict, strict=False)  # files of old PyTorch lack num_batches_tracked
     return epoch
 

@@ -143,7 +143,7 @@ def test_a_refused_checkpoint_draws_nothing(tmp_path):
 
 def test_an_outline_is_the_state_dict_of_the_network_but_draws_nothing():
     before = torch.get_rng_state()
-    expected = {name: outline(name, {}) for name in ("resnet20", "vgg9", "densenet121")}
+    expected = {name: outline(name) for name in ("resnet20", "vgg9", "densenet121")}
     assert torch.equal(torch.get_rng_state(), before)
     for name, state in expected.items():
         assert [(k, v.shape) for k, v in state.items()] == [(k, v.shape) for k, v in build(name).state_dict().items()]
@@ -324,7 +324,7 @@ def test_a_path_through_a_file_or_with_a_long_name_is_one_line(tmp_path):
 def test_the_wrong_model_is_told_with_counts_example_and_the_right_name():
     message = one_line(load_net, "resnet56", CHECKPOINT)
     assert "180 keys are missing, 0 unexpected, 0 of another shape" in message
-    assert "layer1.3.conv1.weight, expected (16, 16, 3, 3), found nothing" in message
+    assert "layer1.3.conv1.weight, expected (16, 16, 3, 3), got nothing" in message
     assert message.endswith("give --model resnet20")
 
 
@@ -341,13 +341,19 @@ def test_a_shape_that_differs_is_told_with_both_shapes(weights, tmp_path):
     torch.save({**weights, "layer2.0.conv1.weight": torch.zeros(32, 16, 5, 5)}, tmp_path / "m.t7")
     message = one_line(load_net, "resnet20", tmp_path / "m.t7")
     assert "0 keys are missing, 0 unexpected, 1 of another shape" in message
-    assert "layer2.0.conv1.weight, expected (32, 16, 3, 3), found (32, 16, 5, 5)" in message
+    assert "layer2.0.conv1.weight, expected (32, 16, 3, 3), got (32, 16, 5, 5)" in message
     assert "no model of this program" in message
 
 
 def test_a_bias_that_does_not_fit_the_number_of_classes_is_told(weights, tmp_path):
     torch.save({**weights, "linear.bias": torch.zeros(7)}, tmp_path / "m.t7")
-    assert "linear.bias, expected (10,), found (7,)" in one_line(load_net, "resnet20", tmp_path / "m.t7")
+    assert "linear.bias, expected (10,), got (7,)" in one_line(load_net, "resnet20", tmp_path / "m.t7")
+
+
+def test_weights_for_another_number_of_classes_are_told_with_both_numbers():
+    message = one_line(load_net, Architecture.parse("resnet20", '{"num_classes": 7}'), CHECKPOINT)
+    assert "linear.weight, expected (7, 64), got (10, 64)" in message
+    assert "resnet20 with 10 classes, not 7; give the data set or the num_classes" in message
 
 
 def test_integer_weights_are_refused(weights, tmp_path):

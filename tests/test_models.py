@@ -62,7 +62,7 @@ def test_keys_and_shapes_stand_in_the_order_of_published_checkpoints(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_images_may_have_any_size_from_8x8_up(name):
-    """For one model of each family; that every model takes 8x8 and can be traced is seen in test_evaluation.py."""
+    """For one model of each family; that every model takes 8x8 and can be traced is seen in test_evaluator.py."""
     with torch.device("meta"):  # shapes only
         net = MODELS[name]().eval()
         for size in ((8, 8), (28, 28), (64, 64)):

@@ -359,7 +359,7 @@ def test_a_resume_that_does_not_fit_is_one_line_that_says_why(npz, capsys, tmp_p
         (("--model", "resnet32", "--resume_model", model), "give --model resnet20"),
         (("--resume_model", tmp_path / "bare.t7"), "number of an epoch"),
         (("--resume_model", model, "--dataset", "digits"), "tiny.npz"),
-        (("--resume_model", tmp_path / "unnamed.t7", "--dataset", "digits"), "another number of classes"),
+        (("--resume_model", tmp_path / "unnamed.t7", "--dataset", "digits"), "with 4 classes, not 10"),
         (("--resume_model", folder / "model_2.t7", "--epochs", 2), "above 2"),
         (("--resume_model", model, "--resume_opt", folder / "opt_state_2.t7"), "optimizer of epoch 1"),
         (("--resume_model", model, "--resume_opt", adam / "opt_state_1.t7"), "exp_avg"),

@@ -1,3 +1,4 @@
-"""The networks of losslandscape/networks/models/densenet.py, under the name that scripts know."""
+"""The networks of losslandscape/networks/models/densenet.py, under the names that scripts know."""
 
 from losslandscape.networks.models.densenet import *  # noqa: F403
+from losslandscape.networks.models.densenet import DenseLayer as Bottleneck  # noqa: F401

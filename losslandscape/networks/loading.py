@@ -1,6 +1,9 @@
 """--model, --model_file -> network.
 
-A network is one of the zoo's (`resnet56`), or what a user's function or class gives: FILE.py:function or
+    net = load_net("resnet56", "model_300.t7")
+    net = load_net(Architecture.parse("my_net.py:make", '{"width": 64}'), "my_net.pt")
+
+A network is one of the zoo's (`resnet56`), or what a user's function or class returns: FILE.py:function or
 package.module:function, called with the keyword arguments of --model_kwargs.
 """
 
@@ -14,10 +17,64 @@ from torch import nn
 from losslandscape import user_code
 from losslandscape.errors import InputError
 from losslandscape.networks import zoo
-from losslandscape.networks.checkpoints import Checkpoint, _cannot_read, checkpoint_hash, read_checkpoint, read_torch
-from losslandscape.networks.zoo import COUNTER
+from losslandscape.networks.checkpoints import (
+    Checkpoint,
+    cannot_read,
+    checkpoint_hash,
+    read_checkpoint,
+    read_torch,
+)
+from losslandscape.networks.fit import compare
 
-__all__ = ["Architecture", "Checkpoint", "checkpoint_hash", "load_net", "read_checkpoint", "read_torch", "weights_hash"]
+__all__ = [
+    "Architecture",
+    "Checkpoint",
+    "architecture",
+    "as_architecture",
+    "checkpoint_hash",
+    "load_net",
+    "read_checkpoint",
+    "read_torch",
+    "weights_hash",
+]
+
+
+def load_net(model, path, trust_pickle=False):
+    """Network `model` (a name, or an Architecture) with the weights at `path`, in eval mode on the CPU.
+
+    Building draws from torch's global CPU stream, as the original program does; a refused file leaves the stream
+    as it was. Every tensor takes the dtype that it has in the file (half precision stays half), tied weights stay
+    tied. The zoo's networks get the number of classes of the checkpoint. Without `path` a user's network stays as
+    it is built. Raises InputError.
+    """
+    model = as_architecture(model)
+    if not path:
+        return _as_built(model)
+
+    state_dict = read_checkpoint(path, trust_pickle).state_dict
+
+    random_state = torch.get_rng_state()
+    try:
+        net = model.build(state_dict)
+        model.check_weights(net, state_dict, path)
+        _check_kinds(net, state_dict, path)
+        _fill(net, state_dict, path)
+    except InputError:
+        torch.set_rng_state(random_state)
+        raise
+    return net.eval()
+
+
+def weights_hash(net):
+    """SHA-256 of the values of a network that has no file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for key, value in net.state_dict().items():
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- what builds a network
 
 
 @dataclass(frozen=True)
@@ -31,45 +88,48 @@ class Architecture:
     def parse(cls, name, kwargs=""):
         """Architecture of the texts of the two flags; raises InputError for a name or JSON that can't be used."""
         try:
-            given = json.loads(kwargs or "{}")
-        except ValueError as error:
-            given = error
-        if not isinstance(given, dict):
-            raise InputError(f"expected --model_kwargs as a JSON object, for example '{{\"num_classes\": 10}}', "
+            arguments = json.loads(kwargs or "{}")
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise InputError("expected --model_kwargs as a JSON object, for example '{\"num_classes\": 10}', "
                              f"got {kwargs!r}")
-        if user_code.is_reference(name):
-            user_code.load("--model", name)
-        else:
-            zoo.constructor(name)
-        return cls(name, given)
+
+        architecture = cls(name, arguments)
+        architecture.constructor()  # a wrong name is said now
+        return architecture
 
     @property
     def own(self):
-        """Is it the user's, and not one of the zoo?"""
+        """Whether it is a user's own, and not one of the zoo."""
         return user_code.is_reference(self.name)
 
     def __str__(self):
-        return self.name + (f" {json.dumps(self.kwargs, sort_keys=True)}" if self.kwargs else "")
+        if not self.kwargs:
+            return self.name
+        return f"{self.name} {json.dumps(self.kwargs, sort_keys=True)}"
 
-    def build(self, state=None):
-        """A new network, drawn from torch's global CPU stream; of the zoo's, with the classes of `state`."""
-        kwargs = self.kwargs
+    def constructor(self):
+        """The function that is called with the keyword arguments. Raises InputError where there is none."""
         if self.own:
-            function = user_code.load("--model", self.name)
-        else:
-            function = zoo.constructor(self.name)
-            if state is not None and "num_classes" not in kwargs:
-                # the bias of the last layer
-                kwargs = kwargs | {"num_classes": next(reversed(zoo.outline(self.name, state).values())).shape[0]}
-        net = user_code.call("--model", self.name, function, **kwargs)
+            return user_code.load("--model", self.name)
+        return zoo.constructor(self.name)
+
+    def build(self, state_dict=None):
+        """A new network, drawn from torch's global CPU stream; one of the zoo has the classes of `state_dict`."""
+        kwargs = dict(self.kwargs)
+        if not self.own and state_dict is not None:
+            kwargs.setdefault("num_classes", zoo.count_classes(self.name, state_dict))
+
+        net = user_code.call("--model", self.name, self.constructor(), **kwargs)
         if not isinstance(net, nn.Module):
             raise InputError(f"expected an nn.Module from --model {self.name}, got {type(net).__name__}; return one")
         if next(net.parameters(), None) is None:
-            raise InputError(f"expected a network with parameters from --model {self.name}, got {type(net).__name__} "
-                             "without any; there is nothing to move")
+            raise InputError(f"expected a network with parameters from --model {self.name}, "
+                             f"got {type(net).__name__} without any; there is nothing to move")
         return net
 
-    def blueprint(self, state):
+    def blueprint(self, state_dict):
         """The network on torch's meta device, shapes without values; nothing is drawn from the random stream.
 
         Where a user's network can't be built there, it is built in memory.
@@ -77,83 +137,80 @@ class Architecture:
         with torch.random.fork_rng(devices=[]):
             try:
                 with torch.device("meta"):
-                    return self.build(state)
-            except Exception:
+                    return self.build(state_dict)
+            except Exception:  # whatever a user's code raises
                 if not self.own:
                     raise
-            return self.build(state)
+            return self.build(state_dict)
 
-    def check_fit(self, net, state, source):
-        """Raise InputError unless `state`, read from file `source`, has the keys and shapes of the network."""
-        own = net.state_dict(keep_vars=True)
-        if not self.own:
-            zoo.check_fit(own, state, source, self.name)
+    def check_weights(self, net, state_dict, source):
+        """Raise InputError unless `state_dict`, read from the file `source`, has the names and shapes of `net`."""
+        expected = net.state_dict(keep_vars=True)
+        mismatch = compare(expected, state_dict)
+        if not mismatch:
             return
-        there = {id(own[key]) for key in state if key in own}  # a tied weight may stand in the file once
-        missing, unexpected, misshaped = zoo.differences(own, state)
-        missing = [key for key in missing if id(own[key]) not in there]
-        if missing or unexpected or misshaped:
-            key = (misshaped + missing + unexpected)[0]
-            want, got = (str(tuple(found[key].shape)) if key in found else "nothing" for found in (own, state))
-            raise InputError(
-                f"expected the weights of {self} in {source}: {len(missing)} keys are missing, {len(unexpected)} "
-                f"unexpected, {len(misshaped)} of another shape (first: {key}, expected {want}, found {got}); "
-                "check --model and --model_kwargs")
+
+        differences = mismatch.describe(expected, state_dict)
+        if self.own:
+            advice = "check --model and --model_kwargs"
+        else:
+            advice = self._advice(expected, state_dict)
+        raise InputError(f"expected the weights of {self} in {source}: {differences}; {advice}")
+
+    check_fit = check_weights  # the former name
+
+    def _advice(self, expected, state_dict):
+        """What to do about weights that don't fit a network of the zoo."""
+        names = zoo.networks_with(state_dict)
+        if self.name in names:
+            num_classes = len(expected[next(reversed(expected))])
+            return (f"these are weights of {self.name} with {zoo.count_classes(self.name, state_dict)} classes, "
+                    f"not {num_classes}; give the data set or the num_classes that they were trained with")
+        if names:
+            return f"give --model {' or '.join(names)}"
+        return "no model of this program has these weights"
 
 
-def architecture(model):
+def as_architecture(model):
     """Architecture of a name, or as it is."""
-    return model if isinstance(model, Architecture) else Architecture.parse(model)
+    if isinstance(model, Architecture):
+        return model
+    return Architecture.parse(model)
 
 
-def load_net(model, path, trust_pickle=False):
-    """Network `model` (a name, or an Architecture) with the weights at `path`, in eval mode on the CPU.
+architecture = as_architecture  # the former name
 
-    The file is read and checked first, so a wrong one costs no time and no random number; then the network is built,
-    which draws from torch's global CPU stream; then the weights take its place. Every tensor keeps the dtype that it
-    has in the file (half precision stays half), tied weights stay tied. The zoo's networks get the number of classes of
-    the checkpoint. Without `path` a user's network stays as it is built. Raises InputError.
-    """
-    model = architecture(model)
-    if not path:
-        if not model.own:
-            raise InputError(f"expected --model_file, a trained {model}; only a network of your own "
-                             "(--model FILE.py:function) can come with its weights")
-        return model.build().eval()
-    state = read_checkpoint(path, trust_pickle).state_dict
+
+# ---------------------------------------------------------------- weights into a network
+
+
+def _as_built(model):
+    """The network with the weights that its own function gives it."""
     if not model.own:
-        expected = zoo.outline(model.name, state)
-        zoo.check_fit(expected, state, path, model.name)
-        check_kinds(expected, state, path)
-        net = model.build(state)
-        zoo.check_fit(net.state_dict(), state, path, model.name)  # for the classes that --model_kwargs may ask for
-        counters = {key: value for key, value in net.state_dict().items() if key.endswith(COUNTER) and key not in state}
-        net.load_state_dict(state | counters, assign=True)
-        return net.eval()
-    net = model.build()
-    model.check_fit(net, state, path)
-    check_kinds(net.state_dict(), state, path)
-    filled = {}
-    for key, tensor in net.state_dict(keep_vars=True).items():
-        if key in state:
-            if id(tensor) in filled and not torch.equal(state[key], state[filled[id(tensor)]]):
-                raise _cannot_read(path, f"{filled[id(tensor)]} and {key} are one tensor of the network, but differ")
-            filled.setdefault(id(tensor), key)
-            tensor.data = state[key].clone()
-    return net.eval()
+        raise InputError(f"expected --model_file, a trained {model}; only a network of your own "
+                         "(--model FILE.py:function) can come with its weights")
+    return model.build().eval()
 
 
-def check_kinds(expected, state, path):
-    """Raise InputError where a number is whole in one and not in the other."""
-    for key, value in state.items():
-        if value.is_floating_point() != expected[key].is_floating_point():
-            raise _cannot_read(path, f"{key} is {value.dtype}, expected {expected[key].dtype}")
+def _check_kinds(net, state_dict, path):
+    """Raise InputError where a tensor holds whole numbers in the file and not in the network, or vice versa."""
+    expected = net.state_dict()
+    for name, value in state_dict.items():
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise cannot_read(path, f"{name} is {value.dtype}, expected {expected[name].dtype}")
 
 
-def weights_hash(net):
-    """SHA-256 of the values of a network that has no file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for key, value in net.state_dict().items():
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _fill(net, state_dict, path):
+    """Put the values of `state_dict` into `net`, in their own dtypes; what it lacks (batch counters) stays.
+
+    A tensor that has several names in the network may stand in the file under one of them, or under several with
+    equal values. Raises InputError where they differ.
+    """
+    filled_from = {}  # id of a tensor of the network -> the name whose values it has
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        if name not in state_dict:
+            continue
+        first_name = filled_from.setdefault(id(tensor), name)
+        if name != first_name and not torch.equal(state_dict[name], state_dict[first_name]):
+            raise cannot_read(path, f"{first_name} and {name} are one tensor of the network, but differ")
+        tensor.data = state_dict[name].clone()

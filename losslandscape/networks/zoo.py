@@ -1,4 +1,4 @@
-"""--model -> network, and which networks a set of weights belongs to."""
+"""The networks of the paper by name: built, outlined without memory, and recognized by their weights."""
 
 import difflib
 import functools
@@ -6,16 +6,16 @@ import functools
 import torch
 
 from losslandscape.errors import InputError
+from losslandscape.networks.fit import compare
 from losslandscape.networks.models import MODELS
-
-COUNTER = "num_batches_tracked"  # a BatchNorm entry that evaluation doesn't use; PyTorch < 0.4.1 did not save it
 
 
 def constructor(name):
     """The entry of MODELS called `name`; raises InputError with the nearest names for an unknown one."""
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=4, cutoff=0.4) or list(MODELS)[:4]
-        raise InputError(f"expected one of the {len(MODELS)} models as --model, got {name!r}; near: {', '.join(near)}")
+        near = difflib.get_close_matches(name.lower(), MODELS, n=4, cutoff=0.4) or list(MODELS)[:4]
+        raise InputError(
+            f"expected one of the {len(MODELS)} models as --model, got {name!r}; near: {', '.join(near)}")
     return MODELS[name]
 
 
@@ -24,53 +24,47 @@ def build(name, num_classes=10):
     return constructor(name)(num_classes=num_classes)
 
 
-def outline(name, state_dict):
-    """State dict of network `name` without memory (device meta), for as many classes as `state_dict` has.
+def outline(name, num_classes=None):
+    """State dict of network `name` without memory (on torch's meta device); nothing is drawn.
 
-    Nothing is drawn from the random stream. The classes are counted in the weight of the last layer, found by its
-    name: the order of `state_dict` may be any.
+    `num_classes`: of the last layer; the default is that of the network.
     """
-    state = dict(_outline(constructor(name)))
-    weight = [key for key, value in state.items() if value.ndim >= 2][-1]
-    classes = len(state_dict[weight]) if weight in state_dict and state_dict[weight].ndim else 0
-    if classes > 0:
-        for key in (weight, next(reversed(state))):  # the last layer's weight and bias
-            state[key] = state[key].new_empty(classes, *state[key].shape[1:])
-    return state
+    state_dict = dict(_default_outline(constructor(name)))
+    if num_classes is not None:
+        last_bias = next(reversed(state_dict))
+        for key in (_last_weight(state_dict), last_bias):
+            features = state_dict[key].shape[1:]
+            state_dict[key] = state_dict[key].new_empty(num_classes, *features)
+    return state_dict
+
+
+def count_classes(name, state_dict):
+    """The number of classes of network `name` with these weights; where they don't say it, the network's default.
+
+    It is the number of rows of the last layer's weight, found by its name: the order of `state_dict` may be any.
+    """
+    default = outline(name)
+    last_weight = _last_weight(default)
+    for weights in (state_dict, default):
+        if last_weight in weights and weights[last_weight].ndim and len(weights[last_weight]):
+            return len(weights[last_weight])
+    raise ValueError(f"the last layer of {name} has no rows")
+
+
+def networks_with(state_dict):
+    """Names of the networks that `state_dict` fits, as a list (about a second: every network is outlined)."""
+    return [
+        name for name in MODELS
+        if not compare(outline(name, count_classes(name, state_dict)), state_dict)
+    ]
+
+
+def _last_weight(state_dict):
+    """The name of the last matrix; what follows it are biases and batch norm."""
+    return [name for name, tensor in state_dict.items() if tensor.ndim >= 2][-1]
 
 
 @functools.cache
-def _outline(constructor):
+def _default_outline(build_network):
     with torch.device("meta"):
-        return constructor().state_dict()
-
-
-def differences(expected, state_dict):
-    """(missing keys, unexpected keys, keys of another shape) of `state_dict`, each in order."""
-    missing = [key for key in expected if key not in state_dict and not key.endswith(COUNTER)]
-    unexpected = [key for key in state_dict if key not in expected]
-    misshaped = [key for key in expected if key in state_dict and expected[key].shape != state_dict[key].shape]
-    return missing, unexpected, misshaped
-
-
-def fitting(state_dict):
-    """Names of the models that `state_dict` fits, as a list (about a second: every network is outlined)."""
-    return [name for name in MODELS if not any(differences(outline(name, state_dict), state_dict))]
-
-
-def check_fit(expected, state_dict, source, name):
-    """Raise InputError unless `state_dict`, read from file `source`, has the keys and shapes of `expected`."""
-    missing, unexpected, misshaped = differences(expected, state_dict)
-    if not (missing or unexpected or misshaped):
-        return
-    key = (misshaped + missing + unexpected)[0]
-    want, got = (str(tuple(state[key].shape)) if key in state else "nothing" for state in (expected, state_dict))
-    names = fitting(state_dict)
-    advice = (
-        f"{name} it is, for another number of classes" if name in names else
-        f"give --model {' or '.join(names)}" if names else "no model of this program has these weights"
-    )
-    raise InputError(
-        f"expected the weights of {name} in {source}: {len(missing)} keys are missing, {len(unexpected)} unexpected, "
-        f"{len(misshaped)} of another shape (first: {key}, expected {want}, found {got}); {advice}"
-    )
+        return build_network().state_dict()

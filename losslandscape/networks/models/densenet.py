@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-GROWTH = 32
+GROWTH = 32  # features that every layer adds
 
 
-class Bottleneck(nn.Module):
+class DenseLayer(nn.Module):
     """BN-ReLU-1x1 to 4 times the growth, BN-ReLU-3x3; the new features stand before the old ones."""
 
     def __init__(self, inputs):
@@ -19,7 +19,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(4 * GROWTH)
         self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, 3, padding=1, bias=False)
 
-    def forward(self, x):
+    def forward(self, x):  # (N, inputs, H, W) -> (N, GROWTH + inputs, H, W)
         out = self.conv1(F.relu(self.bn1(x)))
         out = self.conv2(F.relu(self.bn2(out)))
         return torch.cat([out, x], 1)
@@ -34,29 +34,35 @@ class Transition(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.pool = nn.AvgPool2d(2)
 
-    def forward(self, x):
+    def forward(self, x):  # (N, inputs, H, W) -> (N, outputs, H / 2, W / 2)
         return self.pool(self.conv(F.relu(self.bn(x))))
 
 
 class DenseNet(nn.Module):
-    """Dense blocks of `blocks[i]` bottlenecks with transitions between them."""
+    """Dense blocks of `blocks[i]` layers with transitions between them."""
 
     def __init__(self, blocks, num_classes=10):
         super().__init__()
         width = 2 * GROWTH
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+
         self.stages = []
         for i, count in enumerate(blocks, 1):
-            self.add_module(f"dense{i}", nn.Sequential(*(Bottleneck(width + j * GROWTH) for j in range(count))))
-            self.stages.append(f"dense{i}")
+            layers = [DenseLayer(width + j * GROWTH) for j in range(count)]
+            self._add_stage(f"dense{i}", nn.Sequential(*layers))
             width += count * GROWTH
+
             if i < len(blocks):
-                self.add_module(f"trans{i}", Transition(width, width // 2))
-                self.stages.append(f"trans{i}")
+                self._add_stage(f"trans{i}", Transition(width, width // 2))
                 width //= 2
+
         self.bn = nn.BatchNorm2d(width)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(width, num_classes)
+
+    def _add_stage(self, name, module):
+        self.add_module(name, module)
+        self.stages.append(name)
 
     def forward(self, x):  # (N, 3, H, W) -> (N, num_classes)
         x = self.conv1(x)
@@ -66,4 +72,4 @@ class DenseNet(nn.Module):
         return self.linear(torch.flatten(x, 1))
 
 
-DENSENETS = {"densenet121": partial(DenseNet, [6, 12, 24, 16])}
+NETWORKS = {"densenet121": partial(DenseNet, [6, 12, 24, 16])}

@@ -1,8 +1,8 @@
 """Residual networks (He et al. 2016, arXiv 1512.03385) and wide ones, each with and without its shortcuts.
 
 Three stages of widths 16-32-64 (times k for wrn<depth>_<k>), depth 6n + 2, for CIFAR; or four stages of widths
-64-128-256-512 as for ImageNet, with a 3x3 stem. A name that ends in _noshort is the same network without shortcuts,
-the comparison of the paper (Li et al. 2018, section 5).
+64-128-256-512 as for ImageNet, with a 3x3 stem (resnet18, 34, 50, 101 and 152). A name that ends in _noshort is
+the same network without shortcuts, the comparison of the paper (Li et al. 2018, section 5).
 """
 
 from functools import partial
@@ -14,7 +14,8 @@ from torch import nn
 
 def conv_bn(inputs, outputs, size, stride=1):
     """A convolution without bias that keeps the image size (up to its stride), and its batch normalization."""
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(outputs)
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(outputs)
 
 
 def make_shortcut(inputs, outputs, stride):
@@ -29,13 +30,15 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs, width, stride, shortcut):
+    def __init__(self, inputs, width, stride, has_shortcut):
         super().__init__()
         self.conv1, self.bn1 = conv_bn(inputs, width, 3, stride)
         self.conv2, self.bn2 = conv_bn(width, width, 3)
-        self.shortcut = make_shortcut(inputs, width, stride) if shortcut else None
+        self.shortcut = None
+        if has_shortcut:
+            self.shortcut = make_shortcut(inputs, width, stride)
 
-    def forward(self, x):
+    def forward(self, x):  # (N, inputs, H, W) -> (N, width, H / stride, W / stride)
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         if self.shortcut is not None:
@@ -48,14 +51,16 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs, width, stride, shortcut):
+    def __init__(self, inputs, width, stride, has_shortcut):
         super().__init__()
         self.conv1, self.bn1 = conv_bn(inputs, width, 1)
         self.conv2, self.bn2 = conv_bn(width, width, 3, stride)
         self.conv3, self.bn3 = conv_bn(width, 4 * width, 1)
-        self.shortcut = make_shortcut(inputs, 4 * width, stride) if shortcut else None
+        self.shortcut = None
+        if has_shortcut:
+            self.shortcut = make_shortcut(inputs, 4 * width, stride)
 
-    def forward(self, x):
+    def forward(self, x):  # (N, inputs, H, W) -> (N, 4 * width, H / stride, W / stride)
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -65,21 +70,28 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """`block`s in stages: `blocks[i]` of width `widths[i]`; the image is halved at the start of every stage but the
-    first. The last features are averaged over the image, which for a 32x32 image is the original's fixed pooling."""
+    """`block`s in stages: `blocks[i]` of width `widths[i]`; every stage but the first begins by halving the image.
 
-    def __init__(self, block, blocks, widths, shortcut, num_classes=10):
+    The last features are averaged over the image, which for a 32x32 image is the original's fixed pooling.
+    """
+
+    def __init__(self, block, blocks, widths, has_shortcut, num_classes=10):
         super().__init__()
         self.stages = [f"layer{i}" for i in range(1, len(blocks) + 1)]
         self.conv1, self.bn1 = conv_bn(3, widths[0], 3)
+
         inputs = widths[0]
         for stage, count, width in zip(self.stages, blocks, widths, strict=True):
+            first_stride = 2
+            if stage == "layer1":
+                first_stride = 1
+
             layers = []
-            for i in range(count):
-                stride = 2 if i == 0 and stage != "layer1" else 1
-                layers.append(block(inputs, width, stride, shortcut))
+            for stride in [first_stride] + [1] * (count - 1):
+                layers.append(block(inputs, width, stride, has_shortcut))
                 inputs = width * block.expansion
             self.add_module(stage, nn.Sequential(*layers))
+
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(inputs, num_classes)
 
@@ -90,11 +102,13 @@ class ResNet(nn.Module):
         return self.linear(torch.flatten(self.pool(x), 1))
 
 
-def _three_stages(depth, k=1):
-    return BasicBlock, [(depth - 2) // 6] * 3, [16 * k, 32 * k, 64 * k]
+def _three_stages(depth, widening=1):
+    """The structure of a network of depth 6n + 2: n blocks in each of three stages."""
+    widths = [16 * widening, 32 * widening, 64 * widening]
+    return BasicBlock, [(depth - 2) // 6] * 3, widths
 
 
-ARCHITECTURES = {  # name -> (block, blocks per stage, width per stage)
+STRUCTURES = {  # name -> (block, blocks per stage, width per stage)
     "resnet18": (BasicBlock, [2, 2, 2, 2], [64, 128, 256, 512]),
     "resnet34": (BasicBlock, [3, 4, 6, 3], [64, 128, 256, 512]),
     "resnet50": (Bottleneck, [3, 4, 6, 3], [64, 128, 256, 512]),
@@ -113,8 +127,7 @@ ARCHITECTURES = {  # name -> (block, blocks per stage, width per stage)
     "wrn110_4": _three_stages(110, 4),
 }
 
-RESNETS = {
-    name + suffix: partial(ResNet, *architecture, shortcut)
-    for name, architecture in ARCHITECTURES.items()
-    for suffix, shortcut in (("", True), ("_noshort", False))
-}
+NETWORKS = {}
+for _name, _structure in STRUCTURES.items():
+    NETWORKS[_name] = partial(ResNet, *_structure, True)
+    NETWORKS[f"{_name}_noshort"] = partial(ResNet, *_structure, False)

@@ -10,11 +10,25 @@ from functools import partial
 import torch
 from torch import nn
 
-# widths of the 3x3 convolutions; "M" is a 2x2 max pooling
+POOL = "M"  # a 2x2 max pooling
+
+# name -> widths of the 3x3 convolutions, with the poolings between them
 CONFIGS = {
-    "vgg9": [64, 64, "M", 128, 128, "M", 256, 256, 256, "M"],
-    "vgg16": [64] * 2 + ["M"] + [128] * 2 + ["M"] + [256] * 3 + ["M"] + [512] * 3 + ["M"] + [512] * 3 + ["M"],
-    "vgg19": [64] * 2 + ["M"] + [128] * 2 + ["M"] + [256] * 4 + ["M"] + [512] * 4 + ["M"] + [512] * 4 + ["M"],
+    "vgg9": [64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL],
+    "vgg16": [
+        *(64, 64, POOL),
+        *(128, 128, POOL),
+        *(256, 256, 256, POOL),
+        *(512, 512, 512, POOL),
+        *(512, 512, 512, POOL),
+    ],
+    "vgg19": [
+        *(64, 64, POOL),
+        *(128, 128, POOL),
+        *(256, 256, 256, 256, POOL),
+        *(512, 512, 512, 512, POOL),
+        *(512, 512, 512, 512, POOL),
+    ],
 }
 
 
@@ -23,17 +37,23 @@ class VGG(nn.Module):
 
     def __init__(self, config, num_classes=10):
         super().__init__()
-        layers, width = [], 3
-        for item in config:
-            if item == "M":
+        layers = []
+        width = 3
+        for entry in config:
+            if entry == POOL:
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))
             else:
-                layers += [nn.Conv2d(width, item, 3, padding=1), nn.BatchNorm2d(item), nn.ReLU()]
-                width = item
-        side = 32 >> config.count("M")  # of the features of a 32x32 image
+                layers += [nn.Conv2d(width, entry, 3, padding=1), nn.BatchNorm2d(entry), nn.ReLU()]
+                width = entry
+
+        side = 32 // 2 ** config.count(POOL)  # of the features of a 32x32 image
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(side)  # leaves the features of a 32x32 image as they are
-        self.fc = nn.Sequential(nn.Linear(width * side * side, width), nn.BatchNorm1d(width), nn.ReLU())
+        self.fc = nn.Sequential(
+            nn.Linear(width * side * side, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+        )
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, x):  # (N, 3, H, W) -> (N, num_classes)
@@ -41,4 +61,4 @@ class VGG(nn.Module):
         return self.classifier(self.fc(torch.flatten(x, 1)))
 
 
-VGGS = {name: partial(VGG, config) for name, config in CONFIGS.items()}
+NETWORKS = {name: partial(VGG, config) for name, config in CONFIGS.items()}
