@@ -1,4 +1,4 @@
-"""What a device can do: precisions, memory, layouts, CUDA graphs, waiting."""
+"""What evaluation needs of a device: precisions, memory, memory formats, CUDA graphs, waiting, batch sizes."""
 
 import contextlib
 import ctypes
@@ -8,19 +8,42 @@ import torch
 
 from losslandscape.errors import InputError
 
-# dtype of convolutions and linear layers (None: as the network has them), TF32 on or off (None: as torch has it)
-PRECISIONS = {"": (None, None), "fp32": (None, False), "tf32": (None, True), "bf16": (torch.bfloat16, None)}
+# --precision: dtype of convolutions and linear layers (None: as the network has them),
+# TF32 on or off (None: as torch has it)
+PRECISIONS = {
+    "": (None, None),
+    "fp32": (None, False),
+    "tf32": (None, True),
+    "bf16": (torch.bfloat16, None),
+}
+
+# parameters of glibc's mallopt
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
+SHARE_FOR_DATA = 0.7  # of a device's free memory; the rest is for the network and its activations
+
+
+# ---------------------------------------------------------------- precision
 
 
 def precision_name(precision, device):
-    """The name under which a precision is recorded: what '' means depends on the device."""
+    """The name under which a precision is recorded: what '' means depends on the device.
+
+    Raises InputError for one that is unknown, or that the device does not have.
+    """
     if precision not in PRECISIONS:
-        raise InputError(f"expected --precision {', '.join(filter(None, PRECISIONS))}; got {precision!r}")
+        names = ", ".join(name for name in PRECISIONS if name)
+        raise InputError(f"expected --precision {names}; got {precision!r}")
     if precision == "tf32" and device.type != "cuda":
-        raise InputError("expected a CUDA device for --precision tf32; take fp32 or bf16 on the CPU")
+        raise InputError(
+            "expected a CUDA device for --precision tf32; take fp32 or bf16 on the CPU")
+
     if precision:
         return precision
-    return "fp32" if device.type == "cpu" else "torch default (TF32 in convolutions)"
+    if device.type == "cpu":
+        return "fp32"
+    return "torch default (TF32 in convolutions)"
 
 
 def slow_precision(precision, device):
@@ -39,72 +62,111 @@ def tf32(allow):
     if allow is None:
         yield
         return
-    old = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = allow
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = old
+        cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def dtype_of(net):
+    """The dtype in which a network takes its inputs: that of its first floating-point parameter."""
+    for parameter in net.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return torch.float32
+
+
+# ---------------------------------------------------------------- memory
 
 
 def keep_memory():
     """Have the C library keep freed memory for the next batch instead of giving it back to the kernel.
 
-    By default glibc maps and unmaps every large activation, and the kernel zeroes its pages each time: that costs up to
-    a third of the time of a forward pass. Harmless where there is no glibc.
+    By default glibc maps and unmaps every large activation, and the kernel zeroes its pages each time:
+    that costs up to a third of the time of a forward pass. Harmless where there is no glibc.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 1 << 30) or mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD; older ones refuse more than 32 MB
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        accepted = mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        if not accepted:  # older ones refuse more than 32 MB
+            mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def fits(size, device):
-    """Do `size` bytes of data fit on the device beside the network and its activations? What does not is streamed."""
-    return device.type != "cuda" or size < 0.7 * torch.cuda.mem_get_info(device)[0]
+    """Do `size` bytes of data fit on the device beside the network and its activations? Else they are streamed."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return size < SHARE_FOR_DATA * free
 
 
-def captured(run, device):
-    """`run` as one CUDA graph: the launches of a whole pass cost one call. Where it can't be captured, `run` itself."""
-    try:
-        with torch.cuda.device(device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                run()  # warm-up: libraries choose their algorithms outside the capture
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                sums = run()
-    except RuntimeError:  # a network that waits for the device, or draws random numbers
-        return run
+def choose_memory_format(net, example):
+    """channels_last for images (B, channels, height, width), if the network gives the same with it.
 
-    def replay(_):
-        graph.replay()
-        return sums
-
-    return replay
-
-
-def layout(net, example):
-    """channels_last for images if the network gives the same with it (one that calls .view on features does not)."""
+    A network that calls .view on its features does not.
+    """
     if example.dim() != 4:
         return torch.contiguous_format
     try:
         with torch.no_grad():
-            expected, got = net(example), net(example.contiguous(memory_format=torch.channels_last))
-        if torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), equal_nan=True):
+            expected = net(example)
+            got = net(example.contiguous(memory_format=torch.channels_last))
+        tolerance = 1e-3 * float(expected.abs().max())
+        if torch.allclose(expected, got, rtol=1e-3, atol=tolerance, equal_nan=True):
             return torch.channels_last
     except (RuntimeError, TypeError):
         pass
     return torch.contiguous_format
 
 
-def wait(devices, idle):
+# ---------------------------------------------------------------- time
+
+
+def captured(run, device):
+    """run(idle) -> tensor as one CUDA graph, so that a whole pass costs one launch; else `run` itself.
+
+    It can't be captured where the network waits for the device or draws random numbers.
+    """
+    try:
+        with torch.cuda.device(device):
+            # libraries choose their algorithms in a first run, outside of the capture
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                run()
+            torch.cuda.current_stream().wait_stream(stream)
+
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                result = run()
+    except RuntimeError:
+        return run
+
+    def replay(_idle):
+        graph.replay()
+        return result
+
+    return replay
+
+
+def wait_for(devices, idle):
     """Return when the devices have done what was started on them; idle() is called meanwhile."""
     for device in devices:
-        if device.type == "cuda":
-            done = torch.cuda.current_stream(device).record_event()
-            while not done.query():  # not synchronize(): the other ranks want answers meanwhile
-                idle()
-                time.sleep(0.0002)
+        if device.type != "cuda":
+            continue
+        done = torch.cuda.current_stream(device).record_event()
+        while not done.query():  # not synchronize(): the other ranks want answers meanwhile
+            idle()
+            time.sleep(0.0002)
+
+
+def batch_sizes_to_try(sizes, device, count):
+    """The entry of `sizes`, {device type: batch sizes}, for a device, as far as `count` samples fill them."""
+    candidates = sizes.get(device.type, (128,))
+    filled = [batch_size for batch_size in candidates if batch_size <= count]
+    return filled or [count]

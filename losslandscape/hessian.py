@@ -1,15 +1,15 @@
-"""Curvature of the loss: Hessian-vector products, the ends of the spectrum, the trace.
+"""Curvature of the loss: Hessian-vector products, and what a surface of eigenvalues is made of.
 
     hessian = Hessian([net], split, "crossentropy")     # of the mean loss over the split, at the network as it is now
     hessian(v)                                          # H v; v (n,), n = hessian.size
-    lanczos(hessian, hessian.start())                   # the largest and the smallest eigenvalue
+    lanczos(hessian, hessian.start())                   # the largest and the smallest eigenvalue (lanczos.py)
     trace(hessian, hessian.random, samples=30)          # mean and standard error
 
-With batches b of n_b samples, N in all, H = sum over b of (n_b / N) Hessian of the mean loss of b: it does not depend
-on the batch size. The network stays in eval mode: the running statistics of batch norm are constants.
+With batches b of n_b samples, N in all, H = sum over b of (n_b / N) Hessian of the mean loss of b: it does not
+depend on the batch size. The network stays in eval mode: the running statistics of batch norm are constants.
 
-A product takes one pass with tangents and one backward pass per batch, and nothing is kept from one batch to the next:
-memory grows with the batch (and with the Krylov basis), not with the data set.
+A product takes one pass with tangents and one backward pass per batch, and nothing is kept from one batch to the
+next: memory grows with the batch (and with the Krylov basis), not with the data set.
 """
 
 import contextlib
@@ -22,168 +22,252 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call
 
-from losslandscape import evaluator as evaluation
+from losslandscape.criteria import loss_function
 from losslandscape.data.splits import Split, apply, each
+from losslandscape.devices import (
+    PRECISIONS,
+    batch_sizes_to_try,
+    choose_memory_format,
+    fits,
+    keep_memory,
+    tf32,
+    wait_for,
+)
 from losslandscape.errors import InputError
-from losslandscape.lanczos import FLOOR, MOST, TOL, Spectrum, lanczos, trace  # noqa: F401
+from losslandscape.evaluator import share
+from losslandscape.lanczos import MAX_PRODUCTS, TOLERANCE, lanczos
 
-# with respect to which parameters (name, tensor); anything else is a regular expression on their names
-PARAMS = {"weights": lambda name, p: p.dim() >= 2, "all": lambda name, p: True}
+# with respect to which parameters; anything else is a regular expression on their names
+PARAMS = {
+    "weights": lambda name, parameter: parameter.dim() >= 2,
+    "all": lambda name, parameter: True,
+}
+
+# batch sizes that a calibration tries: a product takes about four times the memory of a forward pass
+# with its graph, so half of those of the evaluator
+PRODUCT_BATCH_SIZES = {"cpu": (16, 32, 64), "cuda": (128, 256, 512, 1024)}
+SMALLEST_RATE = 0.97  # of the best one, at which a smaller batch is taken
 
 
 # ---------------------------------------------------------------- one product with the Hessian of one batch
 
 
-def reverse_over_forward(logits_of, parameters, vectors, inputs, total):
-    """H v of total(logits_of(parameters, inputs)), by one pass with tangents and one backward pass.
+def reverse_over_forward(outputs_of, parameters, vectors, inputs, total):
+    """H v of total(outputs_of(parameters, inputs)), by one pass with tangents and one backward pass.
 
-    logits_of({name: tensor}, inputs) -> (B, classes); total(logits) -> scalar. Returns one tensor per parameter.
+    outputs_of({name: tensor}, inputs) -> (B, classes); total(outputs) -> scalar; vectors: the parts of v, one
+    per parameter. Returns one tensor per parameter.
 
-    With z the logits and h the gradient of `total` there, H v = d/dw (z . Rh + Rz . h), where R is the derivative along
-    v (Pearlmutter 1994) and Rh, h are held fixed. So the loss is differentiated twice only as a function of the logits,
-    and a convolution needs its ordinary backward calls only: 8 convolutions' worth of arithmetic, where double backward
-    needs 9 and the slow gradients of gradients of convolutions.
+    With z the outputs and h the gradient of `total` there, H v = d/dw (z . Rh + Rz . h), where R is the derivative
+    along v (Pearlmutter 1994) and Rh, h are held fixed. So the loss is differentiated twice only as a function of
+    the outputs, and a convolution needs its ordinary backward calls only: 8 convolutions' worth of arithmetic,
+    where double backward needs 9 and the slow gradients of gradients of convolutions.
     """
+    # z and Rz
     with forward_ad.dual_level():
-        moving = {name: forward_ad.make_dual(p, v) for (name, p), v in zip(parameters.items(), vectors, strict=True)}
-        logits, along = forward_ad.unpack_dual(logits_of(moving, inputs))
-    if along is None:  # the outputs do not depend on these parameters
-        return [torch.zeros_like(p) for p in parameters.values()]
-    slope, change = torch.func.jvp(torch.func.grad(total), (logits.detach(),), (along.detach(),))
-    terms = [(out, weight) for out, weight in ((logits, change), (along, slope)) if out.requires_grad]
-    outputs, weights = zip(*terms, strict=True)
-    return torch.autograd.grad(outputs, list(parameters.values()), weights, materialize_grads=True)
+        moving = {}
+        for (name, parameter), vector in zip(parameters.items(), vectors, strict=True):
+            moving[name] = forward_ad.make_dual(parameter, vector)
+        outputs, tangents = forward_ad.unpack_dual(outputs_of(moving, inputs))
+    if tangents is None:  # the outputs do not depend on these parameters
+        return [torch.zeros_like(parameter) for parameter in parameters.values()]
+
+    # h and Rh
+    slopes, slope_tangents = torch.func.jvp(
+        torch.func.grad(total), (outputs.detach(),), (tangents.detach(),))
+
+    # d/dw (z . Rh + Rz . h)
+    terms = [(outputs, slope_tangents), (tangents, slopes)]
+    terms = [(factor, weight) for factor, weight in terms if factor.requires_grad]
+    factors, weights = zip(*terms, strict=True)
+    return torch.autograd.grad(factors, list(parameters.values()), weights, materialize_grads=True)
 
 
-def double_backward(logits_of, parameters, vectors, inputs, total):
+def double_backward(outputs_of, parameters, vectors, inputs, total):
     """The same by two backward passes, the textbook's way: for networks with a layer that has no forward mode."""
-    wanted = list(parameters.values())
-    slopes = torch.autograd.grad(total(logits_of(parameters, inputs)), wanted, create_graph=True,
-                                 materialize_grads=True)
-    used = [(slope, v) for slope, v in zip(slopes, vectors, strict=True) if slope.requires_grad]
-    if not used:  # linear in all parameters
-        return [torch.zeros_like(p) for p in wanted]
-    slopes, vectors = zip(*used, strict=True)
-    return torch.autograd.grad(slopes, wanted, vectors, materialize_grads=True)
+    parameters_list = list(parameters.values())
+    slopes = torch.autograd.grad(
+        total(outputs_of(parameters, inputs)), parameters_list,
+        create_graph=True, materialize_grads=True)
+
+    # d/dw (gradient . v); a slope that is constant adds nothing
+    terms = [
+        (slope, vector) for slope, vector in zip(slopes, vectors, strict=True)
+        if slope.requires_grad]
+    if not terms:  # linear in all parameters
+        return [torch.zeros_like(parameter) for parameter in parameters_list]
+    slopes, vectors = zip(*terms, strict=True)
+    return torch.autograd.grad(slopes, parameters_list, vectors, materialize_grads=True)
 
 
-# ---------------------------------------------------------------- the Hessian over a data set
+# ---------------------------------------------------------------- one network on one device
 
 
-class _Shard:
-    """One network on one device, and its share of the data."""
+class HessianShard:
+    """One network on one device, and its share of the data.
+
+    names, shapes, memory_formats: of the parameters that the Hessian is about, in the network's order.
+    """
 
     def __init__(self, net, split, params, allow_tf32):
         self.net, self.allow_tf32 = net, allow_tf32
         named = dict(net.named_parameters())  # tied weights once
         self.device = next(iter(named.values())).device
-        wanted = PARAMS.get(params) or (lambda name, p: re.search(params, name))
-        self.names = [name for name, p in named.items() if wanted(name, p)]
-        if not self.names:
-            raise InputError(f"expected a network with parameters for --params {params}, found none; take --params all")
+        self.names = chosen_parameters(named, params)
         self.dtype = named[self.names[0]].dtype
-        layout = torch.contiguous_format
-        if isinstance(split.inputs, torch.Tensor) and split.inputs.is_floating_point():
-            with torch.no_grad():
-                layout = evaluation.layout(net, split.inputs[:4].to(self.device, self.dtype))
-        home = self.device if evaluation.fits(split.nbytes, self.device) else torch.device("cpu")
-
-        def ready(t):
-            t = t.to(home, self.dtype if t.is_floating_point() else t.dtype)
-            return t.contiguous(memory_format=layout if t.dim() == 4 else torch.contiguous_format)
-
-        self.split = Split(each(split.inputs, ready), split.targets.to(self.device))
-        # detached: they share the memory of the network's own, which a Plane moves, but bring no graph of their own
-        self.fixed = {name: p.detach() for name, p in named.items() if name not in self.names}
         self.shapes = [named[name].shape for name in self.names]
-        self.formats = [_format(named[name]) for name in self.names]
+        self.memory_formats = [memory_format_of(named[name]) for name in self.names]
+        # detached: they share the memory of the network's own, which a plane moves, but bring no graph of their own
+        self.fixed = {name: p.detach() for name, p in named.items() if name not in self.names}
+        self.split = self._prepared(split)
+
+    def _prepared(self, split):
+        """The split in the dtype and memory format of the network, on the device if it fits there."""
+        images_format = torch.contiguous_format
+        if isinstance(split.inputs, torch.Tensor) and split.inputs.is_floating_point():
+            example = split.inputs[:4].to(self.device, self.dtype)
+            with torch.no_grad():
+                images_format = choose_memory_format(self.net, example)
+
+        home = torch.device("cpu")
+        if fits(split.nbytes, self.device):
+            home = self.device
+
+        def ready(tensor):
+            dtype, memory_format = tensor.dtype, torch.contiguous_format
+            if tensor.is_floating_point():
+                dtype = self.dtype
+            if tensor.dim() == 4:
+                memory_format = images_format
+            return tensor.to(home, dtype).contiguous(memory_format=memory_format)
+
+        return Split(each(split.inputs, ready), split.targets.to(self.device))
 
     def parameters(self):
+        """{name: tensor} of the parameters as they are now, ready to be differentiated."""
         named = dict(self.net.named_parameters())
         return {name: named[name].detach().requires_grad_() for name in self.names}
 
-    def here(self, inputs):
+    def on_device(self, inputs):
         return each(inputs, lambda t: t.to(self.device))
 
-    def logits(self, moving, inputs):
+    def outputs(self, moving, inputs):
+        """The network's output with the tensors `moving`, {name: tensor}, instead of its own parameters."""
         state = self.fixed | moving
         return apply(lambda *args, **kwargs: functional_call(self.net, state, args, kwargs), inputs)
 
     def parts(self, vector):
         """The parts of a flat vector (n,), in the shapes and memory formats of the parameters."""
         vector = vector.to(self.device, self.dtype)
-        parts = vector.split([shape.numel() for shape in self.shapes])
-        return [part.view(shape).contiguous(memory_format=memory)
-                for part, shape, memory in zip(parts, self.shapes, self.formats, strict=True)]
+        parts = []
+        flat_parts = vector.split([shape.numel() for shape in self.shapes])
+        for flat, shape, memory in zip(flat_parts, self.shapes, self.memory_formats, strict=True):
+            parts.append(flat.view(shape).contiguous(memory_format=memory))
+        return parts
 
     def launch(self, batch_size, count, loss, one_batch, idle):
-        """Sum over the batches of one_batch(parameters, inputs, total); a list, one tensor per parameter."""
+        """Start the sum over the batches of one_batch(parameters, inputs, total); one tensor per parameter.
+
+        total(outputs) is the sum of the batch's losses over `count`.
+        """
         parameters, sums = self.parameters(), None
-        with evaluation.tf32(self.allow_tf32):
+        with tf32(self.allow_tf32):
             for inputs, targets in self.split.batches(batch_size):
-                inputs = self.here(inputs)
-                found = one_batch(parameters, inputs, lambda z, t=targets: loss(z, t).sum() / count)
+
+                def total(outputs, targets=targets):
+                    return loss(outputs, targets).sum() / count
+
+                results = one_batch(parameters, self.on_device(inputs), total)
                 if sums is None:
-                    sums = [g.clone() for g in found]
+                    sums = [result.clone() for result in results]
                 else:
-                    torch._foreach_add_(sums, list(found))
+                    torch._foreach_add_(sums, list(results))
                 idle()
         return sums
 
 
-def _format(tensor):
-    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+def chosen_parameters(named, params):
+    """The names of the parameters {name: tensor} that --params stands for; raises InputError for none."""
+    names = []
+    for name, parameter in named.items():
+        if params in PARAMS:
+            is_chosen = PARAMS[params](name, parameter)
+        else:
+            is_chosen = re.search(params, name) is not None
+        if is_chosen:
+            names.append(name)
+    if not names:
+        raise InputError(
+            f"expected a network with parameters for --params {params}, found none; take --params all")
+    return names
 
 
-def _flat(tensors, device):
-    return torch.cat([t.reshape(-1) for t in tensors]).to(device)
+def memory_format_of(tensor):
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+# ---------------------------------------------------------------- the Hessian over a data set
 
 
 class Hessian:
     """The Hessian of the mean loss, as a linear map, at the network as it is at the moment of the call.
 
-    nets: one network in eval mode per device, equal weights; the devices share the data. split: inputs (N, ...) and
-    targets (N,). loss_name: see evaluation.loss_function. params: 'weights' (two or more dimensions, the original's
-    choice), 'all', or a regular expression that the names of the parameters are searched for. precision: '', 'fp32' or
-    'tf32'. product: reverse_over_forward or double_backward (default: the first that the network can do). A vector has
-    shape (n,), the parameters' order, their dtype, and lies on the first device. idle() is called between batches, and
-    while a device works.
+    nets: one network in eval mode per device, equal weights; the devices share the data.
+    split: inputs (N, ...) and targets (N,).
+    loss_name: see criteria.loss_function.
+    params: 'weights' (two or more dimensions, the original's choice), 'all', or a regular expression that the
+        names of the parameters are searched for.
+    precision: '', 'fp32' or 'tf32'.
+    product: reverse_over_forward or double_backward (default: the first that the network can do).
+
+    A vector has shape (n,), the parameters' order, their dtype, and lies on the first device. idle() is called
+    between batches, and while a device works. Raises InputError where these don't go together.
     """
 
-    def __init__(self, nets, split, loss_name="crossentropy", params="weights", batch_size=128, precision="",
-                 product=None):
+    def __init__(self, nets, split, loss_name="crossentropy", params="weights", batch_size=128,
+                 precision="", product=None):
         check_precision(precision)
-        evaluation.keep_memory()
         if not isinstance(split, Split):
-            raise InputError("expected data that fit into memory as tensors of one shape for the Hessian; give fewer "
-                             "(--data_split), or pad them alike")
+            raise InputError(
+                "expected data that fit into memory as tensors of one shape for the Hessian; give fewer "
+                "(--data_split), or pad them alike")
         if len(split) < len(nets):
-            raise InputError(f"expected at least {len(nets)} samples for {len(nets)} devices, got {len(split)}")
-        allow_tf32 = evaluation.PRECISIONS[precision][1]
-        self._shards = [_Shard(net, evaluation.part(split, i, len(nets)), params, allow_tf32)
-                        for i, net in enumerate(nets)]
-        self._loss, self._count = evaluation.loss_function(loss_name), len(split)
+            raise InputError(
+                f"expected at least {len(nets)} samples for {len(nets)} devices, got {len(split)}")
+
+        keep_memory()
+        _, allow_tf32 = PRECISIONS[precision]
+        self._shards = [
+            HessianShard(net, share(split, i, len(nets)), params, allow_tf32)
+            for i, net in enumerate(nets)]
+        self._loss, self._count = loss_function(loss_name), len(split)
         self.batch_size = batch_size
+
         first = self._shards[0]
         self.device, self.dtype = first.device, first.dtype
         self.size = sum(shape.numel() for shape in first.shapes)
-        generator = torch.Generator().manual_seed(0)  # the same vector on every rank, at every point
+
+        # the same vector on every rank, at every point
+        generator = torch.Generator().manual_seed(0)
         self.random = torch.randn(self.size, generator=generator).to(self.device, self.dtype)
-        self.product = product or self._choose()
+
+        self.product = product or self._choose_product()
         self.products = 0  # how many were computed so far
 
-    def _choose(self):
+    def _choose_product(self):
         """The fastest way that this network can do, tried on two samples."""
         shard = self._shards[0]
+        pair = shard.split.part(slice(2))
+
         # a layer or a loss without forward mode, an output that is no tensor
         failures = NotImplementedError, RuntimeError, TypeError, AttributeError, InputError
         with contextlib.suppress(*failures), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, when its forward mode is first used
-            parameters = shard.parameters()
-            two = shard.split.part(slice(2))
-            reverse_over_forward(shard.logits, parameters, shard.parts(self.random), shard.here(two.inputs),
-                                 lambda z: self._loss(z, two.targets).sum())
+            reverse_over_forward(
+                shard.outputs, shard.parameters(), shard.parts(self.random),
+                shard.on_device(pair.inputs), lambda z: self._loss(z, pair.targets).sum())
             return reverse_over_forward
         return double_backward
 
@@ -191,68 +275,94 @@ class Hessian:
         """H v, (n,)."""
         self.products += 1
 
-        def on(shard):
+        def product_on(shard):
             parts = shard.parts(vector)
-            return lambda parameters, inputs, total: self.product(shard.logits, parameters, parts, inputs, total)
 
-        return self._sum(on, idle)
+            def one_batch(parameters, inputs, total):
+                return self.product(shard.outputs, parameters, parts, inputs, total)
+
+            return one_batch
+
+        return self._sum(product_on, idle)
 
     def gradient(self, idle=lambda: None):
         """Gradient of the mean loss, (n,)."""
 
-        def on(shard):
-            return lambda parameters, inputs, total: torch.autograd.grad(
-                total(shard.logits(parameters, inputs)), list(parameters.values()), materialize_grads=True)
+        def gradient_on(shard):
 
-        return self._sum(on, idle)
+            def one_batch(parameters, inputs, total):
+                loss = total(shard.outputs(parameters, inputs))
+                return torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
 
-    def _sum(self, on, idle):
-        found = [shard.launch(self.batch_size, self._count, self._loss, on(shard), idle) for shard in self._shards]
-        evaluation.wait([shard.device for shard in self._shards], idle)
-        return torch.stack([_flat(tensors, self.device) for tensors in found]).sum(0)
+            return one_batch
+
+        return self._sum(gradient_on, idle)
+
+    def _sum(self, one_batch_on, idle):
+        """The sum over all shards and batches of one_batch_on(shard)(parameters, inputs, total), flat: (n,)."""
+        of_shards = [
+            shard.launch(self.batch_size, self._count, self._loss, one_batch_on(shard), idle)
+            for shard in self._shards]
+        wait_for([shard.device for shard in self._shards], idle)
+
+        flat = []
+        for tensors in of_shards:
+            flat.append(torch.cat([t.reshape(-1) for t in tensors]).to(self.device))
+        return torch.stack(flat).sum(0)
 
     def start(self, idle=lambda: None):
         """A start vector (n,) that depends on the point alone: gradient and a fixed random vector, in equal parts.
 
-        The gradient lies mostly among the eigenvectors at the ends (Gur-Ari et al. 2018); the random part is there for
+        The gradient lies mostly among the eigenvectors at the ends (Gur-Ari et al. 2018); the random part is for
         those that symmetry hides from it, and for a minimum, where the gradient is 0.
         """
         gradient = self.gradient(idle)
         norm = gradient.norm()
-        return self.random / self.random.norm() + torch.where(norm == 0, gradient, gradient / norm)
+        unit_gradient = torch.where(norm == 0, gradient, gradient / norm)
+        return self.random / self.random.norm() + unit_gradient
 
     def calibrate(self):
         """The fastest batch size for this network on this device, by one short measurement of each candidate."""
-        shard = self._shards[0]
-        # about four times the memory of a forward pass with its graph: half the batches of evaluation.py
-        candidates = {"cpu": (16, 32, 64), "cuda": (128, 256, 512, 1024)}.get(self.device.type, (128,))
-        candidates = [b for b in candidates if b <= len(shard.split)] or [len(shard.split)]
-        parts, rates = shard.parts(self.random), {}
+        count = len(self._shards[0].split)
+        candidates = batch_sizes_to_try(PRODUCT_BATCH_SIZES, self.device, count)
+        rates = {}  # samples per second
         for batch_size in candidates:
-            some, times = shard.split.part(slice(batch_size)), []
-            inputs, targets = shard.here(some.inputs), some.targets
             try:
-                for _ in range(3):  # the first warms up
-                    start = time.perf_counter()
-                    with evaluation.tf32(shard.allow_tf32):
-                        self.product(shard.logits, shard.parameters(), parts, inputs,
-                                     lambda z, t=targets: self._loss(z, t).sum())
-                    evaluation.wait([self.device], lambda: None)
-                    times.append(time.perf_counter() - start)
+                rates[batch_size] = batch_size / self._seconds_of_product(batch_size)
             except torch.cuda.OutOfMemoryError:
                 break
-            rates[batch_size] = batch_size / min(times[1:])
         if not rates:
             return candidates[0]
+
         best = max(rates.values())
-        return next(b for b in rates if rates[b] >= 0.97 * best)
+        return next(size for size in rates if rates[size] >= SMALLEST_RATE * best)
+
+    def _seconds_of_product(self, batch_size):
+        """The time of a product with the Hessian of one batch; the better of two after a first, which warms up."""
+        shard = self._shards[0]
+        parts = shard.parts(self.random)
+        batch = shard.split.part(slice(batch_size))
+        inputs = shard.on_device(batch.inputs)
+
+        def total(outputs):
+            return self._loss(outputs, batch.targets).sum()
+
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            with tf32(shard.allow_tf32):
+                self.product(shard.outputs, shard.parameters(), parts, inputs, total)
+            wait_for([self.device], lambda: None)
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
 
 
 def check_precision(precision):
     """Raises InputError for a precision in which second derivatives mean nothing."""
     if precision not in ("", "fp32", "tf32"):
-        raise InputError(f"expected --precision fp32 or tf32 for eigenvalues of the Hessian, got {precision!r}: "
-                         "its rounding is larger than the small eigenvalues; leave it out")
+        raise InputError(
+            f"expected --precision fp32 or tf32 for eigenvalues of the Hessian, got {precision!r}: "
+            "its rounding is larger than the small eigenvalues; leave it out")
 
 
 # ---------------------------------------------------------------- the evaluator of a surface of eigenvalues
@@ -263,12 +373,12 @@ EIGENVALUE_NAMES = ("max_eig", "min_eig", "max_eig_res", "min_eig_res", "eig_con
 class EigenvalueEvaluator:
     """Evaluates the ends of the spectrum of networks as they are at the moment of the call.
 
-    The interface is that of evaluator.Evaluator. nets, split, loss_name, batch_size, precision, params: see Hessian.
-    tol, max_products: see lanczos.
+    The interface is that of evaluator.Evaluator. nets, split, loss_name, batch_size, precision, params: see
+    Hessian. tol, max_products: see lanczos.
     """
 
-    def __init__(self, nets, split, loss_name="crossentropy", batch_size=128, precision="", params="weights", tol=TOL,
-                 max_products=MOST):
+    def __init__(self, nets, split, loss_name="crossentropy", batch_size=128, precision="",
+                 params="weights", tol=TOLERANCE, max_products=MAX_PRODUCTS):
         self.hessian = Hessian(nets, split, loss_name, params, batch_size, precision)
         self._tol, self._max_products = tol, max_products
         self.note = f"Hessian over {self.hessian.size} parameters, tolerance {tol:g}"
@@ -282,21 +392,34 @@ class EigenvalueEvaluator:
         self.hessian.batch_size = batch_size
 
     def calibrate(self):
+        """The fastest batch size, measured."""
         return self.hessian.calibrate()
 
     def names(self, split):
-        """The names of the results, whatever the split is called."""
+        """The names of the results for the split: EIGENVALUE_NAMES, whatever it is called."""
         return list(EIGENVALUE_NAMES)
 
     def spectrum(self, low, high, idle=lambda: None):
-        """The `low` smallest and `high` largest eigenvalues: a Spectrum."""
-        return lanczos(self.hessian, self.hessian.start(idle), low, high, self._tol, self._max_products, idle=idle)
+        """The `low` smallest and the `high` largest eigenvalues: a Spectrum."""
+        start = self.hessian.start(idle)
+        return lanczos(
+            self.hessian, start, low, high, self._tol, self._max_products, idle=idle)
 
     def __call__(self, split_names, idle=lambda: None):
         """{name: number} for EIGENVALUE_NAMES; all NaN where the Hessian is not finite."""
-        ends = self.spectrum(1, 1, idle)
-        numbers = [ends.high[0], ends.low[0], ends.high_residuals[0], ends.low_residuals[0]]
-        converged = np.nan
-        if np.isfinite(numbers).all():
-            converged = float(ends.converged)
-        return dict(zip(EIGENVALUE_NAMES, [*map(float, numbers), converged], strict=True))
+        spectrum = self.spectrum(1, 1, idle)
+        results = {
+            "max_eig": float(spectrum.high[0]),
+            "min_eig": float(spectrum.low[0]),
+            "max_eig_res": float(spectrum.high_residuals[0]),
+            "min_eig_res": float(spectrum.low_residuals[0]),
+        }
+        if np.isfinite(list(results.values())).all():
+            results["eig_converged"] = float(spectrum.converged)
+        else:
+            results["eig_converged"] = np.nan
+        return results
+
+
+# until all import these from losslandscape.lanczos
+from losslandscape.lanczos import MOST, TOL, trace  # noqa: E402, F401

@@ -5,92 +5,28 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from losslandscape import directions as net_plotter
 from losslandscape import evaluator as evaluation
-from losslandscape import folding
-from losslandscape.data import datasets as dataloader
+from losslandscape.criteria import LOSSES, crossentropy
+from losslandscape.data.datasets import load_dataset
 from losslandscape.data.splits import Batches, Split
+from losslandscape.devices import fits
+from losslandscape.directions import Plane, create_target_direction, tensors_of
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator, eval_loss
-from losslandscape.files import layouts as h5_util
-from losslandscape.networks import loading as model_loader
-from losslandscape.networks.models import MODELS
-
-
-def images(n, classes=10, size=32, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return Split(torch.randn(n, 3, size, size, generator=g), torch.randint(classes, (n,), generator=g))
-
-
-def with_random_statistics(name, seed=0):
-    """A network of the zoo as training leaves it: batch norm with statistics and affine parameters of its own."""
-    torch.manual_seed(seed)
-    net = MODELS[name]().eval()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.3)
-    return net
-
-
-def plain(net, split, loss=evaluation.crossentropy, double=True):
-    """The oracle: the network itself, one batch, in float64."""
-    net = net.double() if double else net
-    with torch.no_grad():
-        logits = net(split.inputs.double() if double else split.inputs)
-    return float(loss(logits, split.targets).mean()), float((logits.argmax(1) == split.targets).double().mean() * 100)
-
+from losslandscape.evaluator import EvaluationShard, Evaluator, check_repeatable, eval_loss
+from losslandscape.files.layouts import Directions
+from losslandscape.networks.loading import load_net
+from tests.oracles import images, plain, with_random_statistics
 
 SMALL = Split(torch.randn(23, 3, 8, 8), torch.randint(10, (23,)))
 
 
-@pytest.mark.parametrize("loss_name", evaluation.LOSSES)
+@pytest.mark.parametrize("loss_name", LOSSES)
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 23, 100])
 def test_loss_is_the_mean_over_samples_whatever_the_batch_size(loss_name, batch_size):
     net = with_random_statistics("resnet20")
     loss, acc = eval_loss(net, SMALL, loss_name, batch_size)
-    expected, expected_acc = plain(net, SMALL, evaluation.LOSSES[loss_name])
+    expected, expected_acc = plain(net, SMALL, LOSSES[loss_name])
     assert loss == pytest.approx(expected, rel=1e-5) and acc == pytest.approx(expected_acc)
-
-
-def test_losses_follow_their_definitions():
-    logits, targets = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 3, 0])
-    p = logits.exp() / logits.exp().sum(1, keepdim=True)
-    for i in range(6):
-        assert evaluation.crossentropy(logits, targets)[i] == pytest.approx(-float(p[i, targets[i]].log()))
-        squares = [(float(p[i, c]) - (c == int(targets[i]))) ** 2 for c in range(4)]
-        assert evaluation.mse(logits, targets)[i] == pytest.approx(sum(squares) / 4)
-
-
-@pytest.mark.parametrize("name", sorted(MODELS))
-def test_folding_changes_no_result(name):
-    """Every network of the zoo, at the origin and at far points: 1e-5 where the loss is below 10, 1e-4 elsewhere."""
-    net = with_random_statistics(name)
-    split = images(3, size=8)
-    torch.manual_seed(1)
-    made = [[t.numpy() for t in net_plotter.create_random_direction(net, norm="filter")] for _ in range(2)]
-    net = net.to(memory_format=torch.channels_last)
-    plane = net_plotter.Plane(net, h5_util.Directions(*made))
-    folded = folding.fold(net, split.inputs)
-    assert folded is not None
-    for x, y in ((0, 0), (0.5, -0.5), (-1, 1)):
-        plane.place(x, y)
-        with torch.no_grad():
-            folded.refresh()
-            got = float(evaluation.crossentropy(folded(split.inputs).double(), split.targets).mean())
-            expected = float(evaluation.crossentropy(net(split.inputs).double(), split.targets).mean())
-        assert got == pytest.approx(expected, rel=1e-5 if expected < 10 else 1e-4)
-
-
-def test_the_network_is_not_changed_by_folding():
-    net = with_random_statistics("resnet20_noshort")
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    state = torch.get_rng_state()
-    eval_loss(net, SMALL)
-    assert torch.equal(state, torch.get_rng_state())  # and nothing is drawn at random
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
 @pytest.mark.parametrize("where", ["bn1", "layer1.0.bn1", "layer2.0.bn2", "layer3.0.bn1"])
@@ -170,7 +106,7 @@ def test_the_evaluator_follows_the_network():
     evaluator = Evaluator([net], {"train": SMALL, "test": images(9, size=8)}, batch_size=5)
     first = evaluator(["train", "test"])
     with torch.no_grad():
-        for tensor in net_plotter.tensors_of(net, "states"):
+        for tensor in tensors_of(net, "states"):
             if tensor.is_floating_point():
                 tensor.mul_(1.1)
     second = evaluator(["train"])
@@ -188,11 +124,11 @@ def test_several_devices_share_the_data():
 
 def test_data_that_do_not_fit_are_streamed_with_the_same_result():
     net = with_random_statistics("resnet20")
-    shards = [evaluation._Shard(net, {"train": SMALL}, evaluation.crossentropy, None, "", where)
+    shards = [EvaluationShard(net, {"train": SMALL}, crossentropy, None, "", where)
               for where in (True, False)]
     with torch.no_grad():
         kept, streamed = (shard.launch("train", 5, lambda: None).tolist() for shard in shards)
-    assert kept == streamed and evaluation.fits(1 << 60, torch.device("cpu"))
+    assert kept == streamed and fits(1 << 60, torch.device("cpu"))
 
 
 def test_idle_is_called_between_batches():
@@ -211,12 +147,6 @@ def test_calibration_picks_a_batch_size_that_the_data_can_fill():
     net = with_random_statistics("resnet20")
     assert Evaluator([net], {"train": images(70, size=8)}, batch_size=None).batch_size in (32, 64)
     assert Evaluator([net], {"train": SMALL}, batch_size=None).batch_size == 23
-
-
-@pytest.mark.parametrize("precision", ["tf32", "fp8"])
-def test_precisions_that_the_device_lacks_are_refused(precision):
-    with pytest.raises(InputError, match="expected"):
-        evaluation.precision_name(precision, torch.device("cpu"))
 
 
 @pytest.mark.gpu
@@ -238,7 +168,7 @@ def test_a_loss_of_torch_is_averaged_over_samples_whatever_the_batch_size():
     with torch.no_grad():
         expected = float(nn.functional.mse_loss(net(split.inputs), split.targets))
     for batch_size in (1, 2, 3, 7):  # ragged last batches
-        found = evaluation.Evaluator([net], {"train": split}, "torch.nn:MSELoss", batch_size, metric="none")(["train"])
+        found = Evaluator([net], {"train": split}, "torch.nn:MSELoss", batch_size, metric="none")(["train"])
         assert found == {"train_loss": pytest.approx(expected, rel=1e-6)}
 
 
@@ -250,37 +180,12 @@ def test_a_loss_that_is_a_mean_counts_every_sample_alike(tmp_path):
     split = Split(torch.randn(7, 5), torch.randn(7, 3))
     net = nn.Linear(5, 3)
     own = f"{tmp_path}/own.py"
-    found = [evaluation.Evaluator([net], {"train": split}, f"{own}:{name}", 3, metric=f"{own}:each")(["train"])
+    found = [Evaluator([net], {"train": split}, f"{own}:{name}", 3, metric=f"{own}:each")(["train"])
              for name in ("mean", "each")]
     assert found[0] == pytest.approx(found[1]) and set(found[0]) == {"train_loss", "train_each"}
     assert found[0]["train_loss"] == pytest.approx(found[0]["train_each"])
     with pytest.raises(InputError, match="one number per sample"):
-        evaluation.Evaluator([net], {"train": split}, f"{tmp_path}/own.py:wrong", 3)(["train"])
-
-
-def test_labels_of_positions_may_stand_first_or_last_and_ignored_ones_do_not_count():
-    logits, targets = torch.randn(4, 6, 9), torch.randint(9, (4, 6))  # (B, length, classes)
-    targets[:, 4:] = evaluation.IGNORED
-    expected = F.cross_entropy(logits[:, :4].flatten(0, 1), targets[:, :4].flatten())
-    for form in (logits, logits.movedim(2, 1)):
-        assert evaluation.crossentropy(form, targets).mean() == pytest.approx(float(expected), rel=1e-6)
-        right = (logits.argmax(2) == targets)[:, :4].float().mean()
-        assert evaluation.hits(form, targets).mean() == pytest.approx(float(right))
-    with pytest.raises(InputError, match="could be both"):
-        evaluation.crossentropy(torch.randn(4, 6, 6), torch.zeros(4, 6, dtype=torch.long))
-
-
-@pytest.mark.parametrize("output, targets, metric", [
-    (torch.randn(4, 3), torch.zeros(4, dtype=torch.long), "accuracy"),
-    (torch.randn(4, 5, 3), torch.zeros(4, 5, dtype=torch.long), "accuracy"),
-    (torch.randn(4, 3), torch.randn(4, 3), "none"),
-    (torch.randn(4), torch.zeros(4, dtype=torch.long), "none"),
-    ({"logits": torch.randn(4, 3)}, torch.zeros(4, dtype=torch.long), "accuracy"),
-    ({"other": torch.randn(4, 3)}, torch.zeros(4, dtype=torch.long), "none"),
-])
-def test_accuracy_is_measured_where_targets_are_classes(output, targets, metric):
-    assert evaluation.choose_metric("", output, targets) == metric
-    assert evaluation.choose_metric("none", output, targets) == "none"
+        Evaluator([net], {"train": split}, f"{tmp_path}/own.py:wrong", 3)(["train"])
 
 
 class Pair(nn.Module):
@@ -307,7 +212,7 @@ def test_inputs_may_be_positional_or_keyword_arguments_and_batches_may_be_stream
     streamed = Batches(list(split.batches(4)), 9, held=False)
     for data in (split, streamed):
         nets = [net, *(copy.deepcopy(net) for _ in range(shards - 1))]
-        found = evaluation.Evaluator(nets, {"train": data}, batch_size=4)(["train"])
+        found = Evaluator(nets, {"train": data}, batch_size=4)(["train"])
         assert found["train_loss"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -322,16 +227,16 @@ def test_a_network_that_does_not_repeat_itself_is_refused(broken, words):
 
     x = torch.randn(4, 6)
     with pytest.raises(InputError, match=words):
-        evaluation.check_repeatable(Net(), x, Net()(x))
+        check_repeatable(Net(), x, Net()(x))
 
 
 def test_a_network_whose_outputs_depend_on_the_batch_is_warned_about(capsys):
     x = torch.randn(4, 6)
     net = nn.BatchNorm1d(6, track_running_stats=False).eval()
-    evaluation.check_repeatable(net, x, net(x))
+    check_repeatable(net, x, net(x))
     assert "the surface depends on --batch_size" in capsys.readouterr().err
     fixed = nn.BatchNorm1d(6).eval()
-    evaluation.check_repeatable(fixed, x, fixed(x))
+    check_repeatable(fixed, x, fixed(x))
     assert capsys.readouterr().err == ""
 
 
@@ -353,17 +258,17 @@ def permuted(net, seed=0):
 
 def test_recalibration_shrinks_the_barrier_between_two_networks(golden):
     """Two orders of the same channels: half way the variances collapse, which new statistics repair (REPAIR, 2023)."""
-    net = model_loader.load_net("resnet20", golden / "model_6.t7")
-    data = dataloader.load_dataset(str(golden / "data.npz"), splits=("train",)).train
+    net = load_net("resnet20", golden / "model_6.t7")
+    data = load_dataset(str(golden / "data.npz"), splits=("train",)).train
     other = permuted(net)
-    ends = evaluation.eval_loss(net, data)[0], evaluation.eval_loss(other, data)[0]
+    ends = eval_loss(net, data)[0], eval_loss(other, data)[0]
     assert ends[1] == pytest.approx(ends[0], rel=1e-4)
-    directions = h5_util.Directions([d.numpy() for d in net_plotter.create_target_direction(net, other)])
+    directions = Directions([d.numpy() for d in create_target_direction(net, other)])
     losses = {}
     for bn in ("frozen", "recalibrate"):
         moved = copy.deepcopy(net)
-        plane = net_plotter.Plane(moved, directions)
-        evaluator = evaluation.Evaluator([moved], {"train": data}, batch_size=64, bn=bn)
+        plane = Plane(moved, directions)
+        evaluator = Evaluator([moved], {"train": data}, batch_size=64, bn=bn)
         losses[bn] = []
         for x in (0.0, 0.5, 1.0, 0.5):
             plane.place(x)
@@ -379,7 +284,7 @@ def test_recalibrated_statistics_are_the_averages_over_batches_of_fixed_size(mon
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)).eval()
     split = Split(torch.randn(10, 3), torch.randint(2, (10,)))
-    evaluation.Evaluator([net], {"train": split}, batch_size=5, bn="recalibrate")(["train"])
+    Evaluator([net], {"train": split}, batch_size=5, bn="recalibrate")(["train"])
     with torch.no_grad():
         parts = [net[0](split.inputs[i:i + 4]) for i in (0, 4)]  # the last two samples are no whole batch
     torch.testing.assert_close(net[1].running_mean, torch.stack([p.mean(0) for p in parts]).mean(0))

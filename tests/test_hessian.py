@@ -6,87 +6,24 @@ import torch
 from curvlinops import HessianLinearOperator
 from torch import nn
 
-from losslandscape import evaluator as evaluation
-from losslandscape import hessian as hess_vec_prod
-from losslandscape.data.datasets import Split
+from losslandscape.criteria import LOSSES, crossentropy
+from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
-from losslandscape.hessian import Hessian, lanczos, trace
+from losslandscape.hessian import PARAMS, Hessian, double_backward, reverse_over_forward
+from losslandscape.lanczos import lanczos, trace
 from tests.conftest import run
+from tests.oracles import anywhere, dense, samples, small
 
-PRODUCTS = (hess_vec_prod.reverse_over_forward, hess_vec_prod.double_backward)
-
-
-class Small(nn.Module):
-    """Convolutions, batch norm with statistics of its own, a shortcut, a linear layer: 396 weights, 420 parameters."""
-
-    def __init__(self, classes=4):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.linear = nn.Linear(4 * 9, classes)
-
-    def forward(self, x):
-        x = torch.relu(self.bn1(self.conv1(x)))
-        x = torch.relu(self.bn2(self.conv2(x)) + x)
-        return self.linear(nn.functional.max_pool2d(x, 2).flatten(1))
-
-
-def small(dtype=torch.float64):
-    torch.manual_seed(0)
-    net = Small()
-    for norm in (net.bn1, net.bn2):
-        norm.running_mean.normal_(0, 0.3)
-        norm.running_var.uniform_(0.5, 2)
-        norm.weight.data.uniform_(0.5, 1.5)
-        norm.bias.data.normal_(0, 0.3)
-    return net.eval().to(dtype)
-
-
-def samples(n=23, classes=4):
-    g = torch.Generator().manual_seed(1)
-    return Split(torch.randn(n, 3, 6, 6, generator=g), torch.randint(classes, (n,), generator=g))
-
-
+PRODUCTS = (reverse_over_forward, double_backward)
 SPLIT = samples()
-
-
-def dense(net, split, loss_name="crossentropy", params="weights"):
-    """The oracle: the Hessian (n, n) of the mean loss, one batch, float64, by torch.func."""
-    named = dict(net.double().named_parameters())
-    fixed = {name: p.detach() for name, p in named.items()}
-    moved = {name: p.detach() for name, p in named.items() if params == "all" or p.dim() >= 2}
-
-    def mean_loss(flat):
-        parts = flat.split([p.numel() for p in moved.values()])
-        values = {name: part.view(p.shape) for (name, p), part in zip(moved.items(), parts, strict=True)}
-        logits = torch.func.functional_call(net, fixed | values, (split.inputs.double(),))
-        return evaluation.LOSSES[loss_name](logits, split.targets).mean()
-
-    return torch.func.hessian(mean_loss)(torch.cat([p.reshape(-1) for p in moved.values()]))
-
-
-def symmetric(eigenvalues, seed=0):
-    """A matrix with these eigenvalues in a random basis."""
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    n = len(values)
-    q = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))[0]
-    return q @ torch.diag(values) @ q.T
-
-
-def times(matrix):
-    return lambda v, idle: matrix @ v
-
-
-def anywhere(n, seed=5):
-    return torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 # ---------------------------------------------------------------- products
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("params", hess_vec_prod.PARAMS)
-@pytest.mark.parametrize("loss_name", evaluation.LOSSES)
+@pytest.mark.parametrize("params", PARAMS)
+@pytest.mark.parametrize("loss_name", LOSSES)
 def test_products_are_those_of_the_dense_hessian_of_the_mean_loss(loss_name, params, product):
     expected = dense(small(), SPLIT, loss_name, params)
     assert len(expected) == {"weights": 396, "all": 420}[params]
@@ -138,7 +75,7 @@ def test_a_regression_with_named_inputs_has_the_hessian_of_its_own_loss(as_dict)
 
 def test_the_gradient_is_that_of_the_mean_loss():
     net = small()
-    loss = evaluation.crossentropy(net(SPLIT.inputs.double()), SPLIT.targets).mean()
+    loss = crossentropy(net(SPLIT.inputs.double()), SPLIT.targets).mean()
     expected = torch.autograd.grad(loss, [p for p in net.parameters() if p.dim() >= 2])
     got = Hessian([small()], SPLIT, batch_size=7).gradient()
     torch.testing.assert_close(got, torch.cat([g.reshape(-1) for g in expected]), rtol=1e-10, atol=1e-14)
@@ -244,8 +181,8 @@ def test_a_layer_without_forward_mode_is_differentiated_backwards_twice():
     plain = Cubed(lambda x: x ** 3).double()
     plain.load_state_dict(net.state_dict())
     hessian = Hessian([net], split, batch_size=4)
-    assert hessian.product is hess_vec_prod.double_backward
-    assert Hessian([plain], split).product is hess_vec_prod.reverse_over_forward
+    assert hessian.product is double_backward
+    assert Hessian([plain], split).product is reverse_over_forward
     torch.testing.assert_close(hessian(hessian.random), dense(plain, split) @ hessian.random, rtol=1e-9, atol=1e-12)
 
 
@@ -296,8 +233,8 @@ def test_what_can_not_be_measured_is_refused(arguments, words):
 # ---------------------------------------------------------------- eigenvalues
 
 
-@pytest.mark.parametrize("params", hess_vec_prod.PARAMS)
-@pytest.mark.parametrize("loss_name", evaluation.LOSSES)
+@pytest.mark.parametrize("params", PARAMS)
+@pytest.mark.parametrize("loss_name", LOSSES)
 def test_both_ends_are_those_of_the_dense_hessian(loss_name, params):
     exact = torch.linalg.eigvalsh(dense(small(), SPLIT, loss_name, params)).numpy()
     for batch_size in (7, 23):
@@ -319,65 +256,6 @@ def test_the_same_point_gives_the_same_numbers():
 
     first, second = find(), find()
     assert first.high == second.high and first.low == second.low and first.low_residuals == second.low_residuals
-
-
-@pytest.mark.parametrize("most", [2, 4, 8, 16, 40])
-@pytest.mark.parametrize("seed", range(4))
-def test_an_eigenvalue_lies_within_the_residual_converged_or_not(most, seed):
-    values = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) ** 3
-    found = lanczos(times(symmetric(values, seed)), anywhere(200), most=most, tol=1e-4)
-    for theta, residual in zip([*found.low, *found.high], [*found.low_residuals, *found.high_residuals], strict=True):
-        assert (values - theta).abs().min() <= residual * (1 + 1e-9) + 1e-12
-    scale = np.abs([*found.low, *found.high])
-    within = np.array([*found.low_residuals, *found.high_residuals]) <= 1e-4 * np.maximum(scale, 0.01 * scale.max())
-    assert found.converged == within.all() and found.products <= most
-
-
-def test_without_enough_products_it_says_that_it_did_not_converge():
-    matrix = symmetric(torch.linspace(-1, 1, 300))
-    few, many = (lanczos(times(matrix), anywhere(300), most=most, tol=1e-3) for most in (5, 300))
-    assert not few.converged and few.products == 5 and max(few.high_residuals[0], few.low_residuals[0]) > 1e-3
-    assert many.converged and many.products < 300
-    assert many.high[0] == pytest.approx(1, abs=1e-3) and many.low[0] == pytest.approx(-1, abs=1e-3)
-
-
-@pytest.mark.parametrize("ends", [(1, 1), (0, 3), (3, 0), (2, 3)])
-def test_a_compressed_basis_finds_what_a_whole_one_finds(ends):
-    values = torch.linspace(-3, 10, 300, dtype=torch.float64)
-    matrix = symmetric(values)
-    whole = lanczos(times(matrix), anywhere(300), *ends, tol=1e-5, most=300)
-    compressed = lanczos(times(matrix), anywhere(300), *ends, tol=1e-5, most=300, basis_bytes=15 * 300 * 8)
-    assert whole.converged and compressed.converged and compressed.products > 15
-    for found in (whole, compressed):
-        np.testing.assert_allclose(found.low, values[:ends[0]], rtol=1e-6)
-        np.testing.assert_allclose(found.high, values.flip(0)[:ends[1]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("values, low, high", [
-    ([0.0] * 20, 0, 0), ([3.0] * 20, 3, 3), ([-2.0], -2, -2), ([5.0] * 10 + [-1.0] * 10, -1, 5),
-    ([-4, -3, -3.5], -4, -3), ([1e-30, -1e-30, 0, 0], -1e-30, 1e-30), ([1e30, -1e20, 0, 1], -1e20, 1e30),
-])
-def test_degenerate_spectra(values, low, high):
-    """Multiple eigenvalues, a zero Hessian, one parameter, only negative ones, tiny and huge ones."""
-    found = lanczos(times(torch.diag(torch.tensor(values, dtype=torch.float64))), anywhere(len(values)))
-    assert found.converged
-    assert found.low[0] == pytest.approx(low, rel=1e-2, abs=1e-4 * abs(high))
-    assert found.high[0] == pytest.approx(high, rel=1e-2)
-
-
-def test_a_space_with_fewer_eigenvectors_than_asked_for_is_left():
-    """From one start vector a Krylov space holds one eigenvector per eigenvalue: here three, and five are wanted."""
-    matrix = symmetric([7.0] * 3 + [2.0] * 3 + [0.0] * 30)
-    assert lanczos(times(matrix), anywhere(36), 0, 2).high.tolist() == pytest.approx([7, 2])
-    found = lanczos(times(matrix), anywhere(36), 0, 5, tol=1e-6)
-    assert found.converged and len(found.high) == 5
-    assert all(min(abs(theta - value) for value in (7, 2, 0)) < 1e-6 for theta in found.high)
-    assert {round(theta) for theta in found.high} >= {7, 2}
-
-
-def test_more_ends_than_parameters_gives_all_there_are():
-    found = lanczos(times(torch.diag(torch.tensor([1.0, 2, 3]))), torch.ones(3), 0, 10)
-    assert found.converged and found.high.tolist() == pytest.approx([3, 2, 1])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -404,25 +282,6 @@ def test_a_minimum_where_the_gradient_vanishes_has_a_start_vector():
     assert not hessian.gradient().any()
     found = lanczos(hessian, hessian.start())
     assert found.converged and found.high[0] == found.low[0] == 0
-
-
-# ---------------------------------------------------------------- trace
-
-
-def test_the_trace_of_a_diagonal_matrix_is_exact_and_without_error():
-    matrix = torch.diag(torch.arange(20, dtype=torch.float64))
-    assert trace(times(matrix), anywhere(20), 5) == (190.0, 0.0)
-
-
-def test_the_trace_lies_within_its_standard_error_and_the_error_falls_with_the_samples():
-    values = torch.linspace(-1, 5, 60, dtype=torch.float64)
-    shares = []
-    for seed in range(40):
-        value, error = trace(times(symmetric(values, seed)), anywhere(60), 20)
-        shares.append(abs(value - float(values.sum())) < 2 * error)
-    assert np.mean(shares) > 0.8  # 94 % if it were normal
-    matrix = symmetric(values)
-    assert trace(times(matrix), anywhere(60), 900)[1] < 0.4 * trace(times(matrix), anywhere(60), 30)[1]
 
 
 def test_the_trace_of_a_network_is_that_of_the_dense_hessian():
