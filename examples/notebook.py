@@ -1,4 +1,4 @@
-"""From a notebook or a training script, without files: four functions of landscape.py.
+"""From a notebook or a training script, without files: `import losslandscape`.
 
     python examples/notebook.py [PICTURE.png]
 """
@@ -11,7 +11,7 @@ import torch
 sys.path.append(str(Path(__file__).parent.parent))  # the clone
 from own_network import data, net  # noqa: E402
 
-from losslandscape import api as landscape  # noqa: E402
+import losslandscape  # noqa: E402
 
 model, (inputs, targets) = net(width=12), data("train")
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -21,9 +21,9 @@ for _ in range(40):
     loss.backward()
     optimizer.step()
 
-axes = landscape.directions(model)
-surface = landscape.surface(model, axes, landscape.losses(inputs, targets), x="-1:1:7", y="-1:1:7")
-landscape.plot(surface, path=sys.argv[1] if len(sys.argv) > 1 else "notebook.png")
+axes = losslandscape.directions(model)
+surface = losslandscape.surface(model, axes, losslandscape.losses(inputs, targets), x="-1:1:7", y="-1:1:7")
+losslandscape.plot(surface, path=sys.argv[1] if len(sys.argv) > 1 else "notebook.png")
 values = surface.values["train_loss"]  # (ny, nx)
 print(f"loss at the centre {values[3, 3]:.4f}, at the corner {values[0, 0]:.4f}")
 
@@ -33,5 +33,5 @@ def penalty(network):
     return {"squared_norm": float(sum(p.square().sum() for p in network.parameters()))}
 
 
-line = landscape.surface(model, axes, penalty, x=[-1.0, -0.5, 0.0, 0.5, 1.0])
+line = losslandscape.surface(model, axes, penalty, x=[-1.0, -0.5, 0.0, 0.5, 1.0])
 print("squared norm of the weights along x:", line.values["squared_norm"].round(1))

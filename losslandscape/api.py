@@ -1,160 +1,240 @@
-"""Loss surfaces from a notebook or a training script: no files, no MPI.
+"""Loss surfaces from a notebook or a training script: no files, no MPI. See `help(losslandscape)` for an example.
 
-    import sys; sys.path.append("path/of/the/clone")
-    from losslandscape import api as landscape
-
-    axes = landscape.directions(net)                                     # two random, filter-normalized ones
-    measure = landscape.losses(inputs, targets)                          # or any function(net) -> {name: number}
-    found = landscape.surface(net, axes, measure, x="-1:1:21", y="-1:1:21")
-    landscape.plot(found, path="surface.png")                            # a matplotlib figure
-
-What `surface` returns is h5_util.Surface: found.grid, found.values["train_loss"] (ny, nx). h5_util.write_surface(path,
-found) makes it a file for plot_2D.py, h52vtp.py and the others.
+Importing this module imports torch; drawing (losslandscape.plot), saving and reading do without it.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from losslandscape import directions as net_plotter
-from losslandscape import evaluator as evaluation
 from losslandscape import scheduler
-from losslandscape.data.splits import as_split
+from losslandscape.data.splits import apply, as_split, each
+from losslandscape.directions import (
+    IGNORES,
+    NORMS,
+    SEED,
+    Axis,
+    Recipe,
+    WeightPlane,
+    check_fit,
+    normalize_direction,
+    restrict,
+    tensors_of,
+)
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
+from losslandscape.evaluator import Evaluator
+from losslandscape.files.grid import Grid, Surface, limits
+from losslandscape.files.layouts import Directions
+from losslandscape.losses import choose_metric
 
-__all__ = ["directions", "losses", "plot", "surface"]
+__all__ = ["directions", "losses", "surface"]
+
+Measure = Callable[[nn.Module], dict[str, float]]
 
 
-def directions(net, dimensions=2, norm="filter", ignore="biasbn", dir_type="weights", seed=net_plotter.SEED, towards=(),
-               params="", freeze=""):
-    """One or two directions in the weight space of `net`: h5_util.Directions, of arrays in the parameters' shapes.
+def directions(
+    net: nn.Module,
+    dimensions: int = 2,
+    norm: str = "filter",
+    ignore: str = "biasbn",
+    dir_type: str = "weights",
+    seed: int = SEED,
+    towards: Sequence[nn.Module] = (),
+    params: str = "",
+    freeze: str = "",
+) -> Directions:
+    """One or two directions in the weight space of a network.
 
-    Random ones, Gaussian and filter-normalized (Li et al. 2018, section 4), unless `towards` names networks: then x
-    leads from `net` to the first of them, and y to the second, (1, 0) being the first. norm: see net_plotter.NORMS.
-    ignore='biasbn': biases and batch norm do not move. dir_type='states': running statistics move too. params, freeze:
-    regular expressions; only tensors with the one in their names, and without the other, move. torch's random stream is
-    left as it was. Raises InputError for anything else.
+    They are random, Gaussian and filter-normalized (Li et al. 2018, section 4), unless `towards` names networks.
+    torch's random stream is left as it was.
+
+    Args:
+        net: the network at the origin.
+        dimensions: 1 or 2.
+        norm: how a random direction is scaled to the weights: 'filter', 'layer', 'weight', 'dfilter', 'dlayer' or ''.
+        ignore: 'biasbn' leaves biases and batch norm where they are; '' moves them along their own values.
+        dir_type: 'weights' moves parameters; 'states' moves running statistics too.
+        seed: of the random directions; the default is that of the command line.
+        towards: one or two networks: x leads from `net` to the first, y to the second; (1, 0) is the first.
+        params: a regular expression; move only tensors whose name matches it.
+        freeze: a regular expression; don't move tensors whose name matches it.
+
+    Returns:
+        Directions whose `x` (and `y`) are lists of float32 arrays in the shapes of the network's tensors, in the order
+        of net.parameters() (weights) or net.state_dict() (states).
+
+    Raises:
+        InputError: for anything else, and where nothing is left that moves.
     """
     if dimensions not in (1, 2) or len(towards) > 2:
-        raise InputError(f"expected 1 or 2 dimensions, got {max(dimensions, len(towards))}; a surface has two axes")
-    if norm not in net_plotter.NORMS or ignore not in net_plotter.IGNORES:
-        raise InputError(f"expected norm {', '.join(map(repr, net_plotter.NORMS))} and ignore '' or 'biasbn', "
-                         f"got {norm!r} and {ignore!r}")
+        raise InputError(
+            f"expected 1 or 2 dimensions, got {max(dimensions, len(towards))}; a surface has two axes")
+    if norm not in NORMS or ignore not in IGNORES:
+        names = ", ".join(repr(name) for name in NORMS)
+        raise InputError(f"expected norm {names} and ignore '' or 'biasbn', got {norm!r} and {ignore!r}")
+
+    weights = [tensor.detach().cpu() for tensor in tensors_of(net, dir_type)]
+    if towards:
+        axes = [difference(weights, tensors_of(other, dir_type)) for other in towards]
+    else:
+        axes = random_axes(weights, dimensions, norm, ignore, seed)
+
+    arrays = [[tensor.numpy() for tensor in axis] for axis in axes]
+    recipe = Recipe("net", Axis(), dir_type=dir_type, params=params, freeze=freeze)
+    return restrict(Directions(*arrays), net, recipe)
+
+
+def difference(start: list[Tensor], end: list[Tensor]) -> list[Tensor]:
+    """The direction from some weights to others, float32."""
+    return [b.detach().cpu().float() - a.float() for a, b in zip(start, end, strict=True)]
+
+
+def random_axes(weights: list[Tensor], dimensions: int, norm: str, ignore: str, seed: int) -> list[list[Tensor]]:
+    """Random, normalized directions; torch's random stream is left as it was."""
+    axes = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        cpu = [t.detach().cpu() for t in net_plotter.tensors_of(net, dir_type)]
-        if towards:
-            axes = [[b.detach().cpu().float() - a.float() for a, b in zip(
-                cpu, net_plotter.tensors_of(other, dir_type), strict=True)] for other in towards]
-        else:
-            axes = [net_plotter.normalize_direction([torch.randn(w.shape) for w in cpu], cpu, norm, ignore)
-                    for _ in range(dimensions)]
-    recipe = net_plotter.Recipe("net", net_plotter.Axis(), dir_type=dir_type, params=params, freeze=freeze)
-    arrays = [[t.numpy() for t in axis] for axis in axes]
-    return net_plotter.restrict(h5_util.Directions(*arrays), net, recipe)
+        for _ in range(dimensions):
+            noise = [torch.randn(tensor.shape) for tensor in weights]
+            axes.append(normalize_direction(noise, weights, norm, ignore))
+    return axes
 
 
-def losses(inputs, targets=None, loss_name="crossentropy", metric="", batch_size=None, precision="", name="train"):
-    """A measure for `surface`: {NAME_loss: mean loss, NAME_acc: percent} of a network over data, fast.
+def losses(
+    inputs: Any,
+    targets: Tensor | np.ndarray | None = None,
+    loss_name: str | Callable[[Any, Tensor], Tensor] = "crossentropy",
+    metric: str = "",
+    batch_size: int | None = None,
+    precision: str = "",
+    name: str = "train",
+) -> Measure:
+    """A measure for `surface`: mean loss, and metric, of a network over data, as fast as the bare network.
 
-    inputs, targets: tensors (N, ...); or, without targets, a data set or batches as splits.as_split takes them.
-    loss_name: crossentropy, mse, torch.nn:Name, or a function(output, targets). metric: accuracy where targets are
-    classes, unless it is 'none' or a function's FILE.py:name. batch_size: None picks the fastest.
+    Args:
+        inputs: tensor (N, ...), or a tuple or dict of them; or, without targets, a data set or batches.
+        targets: tensor (N, ...).
+        loss_name: 'crossentropy', 'mse', 'torch.nn:Name', 'FILE.py:function', or a function(output, targets) that gives
+            one number per sample, (B,), or the mean of the batch.
+        metric: 'accuracy', 'none' or 'FILE.py:function'; '' is accuracy where the targets are classes.
+        batch_size: None measures which is fastest.
+        precision: 'fp32', 'tf32' or 'bf16'; '' is what torch does on the device.
+        name: of the data, in the names of the results.
+
+    Returns:
+        function(net) -> {NAME_loss: mean loss, NAME_acc: percent}.
+
+    Raises:
+        InputError: where data or loss can't be used.
     """
     split = as_split(inputs if targets is None else (inputs, targets), "the data")
-    ready = []
+    prepared: dict[int, tuple[nn.Module, Evaluator]] = {}
 
-    def measure(net):
-        if not ready or ready[0] is not net:
-            some, labels = next(iter(split.batches(2)))
-            device = next(net.parameters()).device
-            with torch.no_grad():
-                output = evaluation.apply(net, evaluation.each(some, lambda t: t[:2].to(device)))
-            chosen = evaluation.choose_metric(metric, output, labels[:2].to(device))
-            ready[:] = net, evaluation.Evaluator([net], {name: split}, loss_name, batch_size, precision, chosen)
-        return ready[1]([name])
+    def measure(net: nn.Module) -> dict[str, float]:
+        if id(net) not in prepared:
+            chosen = metric_for(net, split, metric)
+            evaluator = Evaluator([net], {name: split}, loss_name, batch_size, precision, chosen)
+            prepared.clear()
+            prepared[id(net)] = net, evaluator
+        return prepared[id(net)][1]([name])
 
     return measure
 
 
-def surface(net, directions, measure, x="-1:1:51", y=None, dir_type="weights", progress=True):
-    """Values of measure(net) -> {name: number} at every point of a grid: h5_util.Surface.
+def metric_for(net: nn.Module, split: Any, metric: str) -> str:
+    """The metric to evaluate, seen from what the network gives for two samples."""
+    device = next(net.parameters()).device
+    inputs, targets = next(iter(split.batches(2)))
+    with torch.no_grad():
+        output = apply(net, each(inputs, lambda tensor: tensor[:2].to(device)))
+    return choose_metric(metric, output, targets[:2].to(device))
 
-    x, y: 'min:max:count', or increasing coordinates; without y the surface is 1-D and takes the x direction only. The
-    network is put at weights + x * dx + y * dy, in eval mode, one point after the other, and is afterwards what it was,
-    whatever happens. Raises InputError where the directions do not fit the network, or measure gives no numbers.
+
+def surface(
+    net: nn.Module,
+    directions: Directions,
+    measure: Measure,
+    x: str | Sequence[float] = "-1:1:51",
+    y: str | Sequence[float] | None = None,
+    dir_type: str = "weights",
+    progress: bool = True,
+) -> Surface:
+    """The values of a measure at every point of a grid.
+
+    The network is put at weights + x * dx + y * dy, in eval mode, one point after the other, and is afterwards what it
+    was, whatever happens.
+
+    Args:
+        net: the network at the origin, on any device.
+        directions: as `losslandscape.directions` makes them.
+        measure: function(net) -> {name: number}.
+        x: 'min:max:count', or increasing coordinates, (nx,).
+        y: the same, (ny,); without it the surface is 1-D and takes the x direction only.
+        dir_type: as for `directions`.
+        progress: show a bar.
+
+    Returns:
+        Surface: `surface.grid`, `surface.values["train_loss"]` (ny, nx), row = y.
+
+    Raises:
+        InputError: where the directions don't fit the network, or the measure gives no numbers.
     """
-    grid = h5_util.Grid(*(coordinates(axis, value) for axis, value in (("x", x), ("y", y))))
-    net_plotter.check_fit("the directions", directions, net, dir_type, need_y=y is not None)
+    grid = Grid(coordinates("x", x), None if y is None else coordinates("y", y))
+    check_fit("the directions", directions, net, dir_type, need_y=y is not None)
+
     points = np.concatenate(scheduler.coarse_to_fine(grid.shape)).tolist()
-    values = {}
+    hidden = None if progress else True  # None: hidden where there is no terminal
+    values: dict[str, np.ndarray] = {}
     with as_it_was(net, dir_type), torch.no_grad():
         net.eval()
-        plane = net_plotter.Plane(net, directions, dir_type)
-        for point in tqdm(points, unit="point", disable=None if progress else True, leave=False):
+        plane = WeightPlane(net, directions, dir_type)
+        for point in tqdm(points, unit="point", disable=hidden, leave=False):
             plane.place(*grid.point(point))
-            found = measure(net)
-            if not isinstance(found, dict) or not found:
-                raise InputError(f"expected a dict of numbers from measure(net), got {type(found).__name__}; "
-                                 'return {"train_loss": loss}')
-            for name, value in found.items():
-                values.setdefault(name, np.full(grid.shape, np.nan)).flat[point] = float(value)
+            for name, value in numbers_from(measure, net).items():
+                if name not in values:
+                    values[name] = np.full(grid.shape, np.nan)
+                values[name].flat[point] = float(value)
+
     computed = {name: np.ones(grid.shape, bool) for name in values}
-    return h5_util.Surface(grid, values, computed, provenance={"model": type(net).__name__})
+    return Surface(grid, values, computed, provenance={"model": type(net).__name__})
 
 
-def coordinates(axis, value):
-    """(n,) of 'min:max:count' or of numbers; None stays None."""
-    if value is None:
-        return None
+def numbers_from(measure: Measure, net: nn.Module) -> dict[str, float]:
+    """What the measure gives; raises InputError unless that is a dict with something in it."""
+    result = measure(net)
+    if not isinstance(result, dict) or not result:
+        raise InputError(f"expected a dict of numbers from measure(net), got {type(result).__name__}; "
+                         'return {"train_loss": loss}')
+    return result
+
+
+def coordinates(axis: str, value: str | Sequence[float]) -> np.ndarray:
+    """(n,) of 'min:max:count' or of increasing numbers."""
     if isinstance(value, str):
-        return np.linspace(*h5_util.limits(axis, value))
-    value = np.asarray(value, float)
-    if value.ndim != 1 or len(value) == 0 or not np.isfinite(value).all() or not (np.diff(value) > 0).all():
-        raise InputError(f"expected {axis} as 'min:max:count' or as increasing numbers, got {value!r}")
-    return value
+        return np.linspace(*limits(axis, value))
+    numbers = np.asarray(value, float)
+    if numbers.ndim == 1 and len(numbers) and np.isfinite(numbers).all() and (np.diff(numbers) > 0).all():
+        return numbers
+    raise InputError(f"expected {axis} as 'min:max:count' or as increasing numbers, got {value!r}")
 
 
 @contextlib.contextmanager
-def as_it_was(net, dir_type):
-    """Put the tensors of `net`, and the modes of its modules, back at the end."""
-    kept = [(t, t.data, t.data.clone()) for t in net_plotter.tensors_of(net, dir_type)]
+def as_it_was(net: nn.Module, dir_type: str) -> Iterator[None]:
+    """Put the tensors of a network, and the modes of its modules, back at the end."""
+    tensors = [(tensor, tensor.data, tensor.data.clone()) for tensor in tensors_of(net, dir_type)]
     modes = [(module, module.training) for module in net.modules()]
     try:
         yield
     finally:
-        for tensor, memory, values in kept:
+        for tensor, memory, values in tensors:
             memory.copy_(values)  # of another dtype than float32 they were moved in place
             tensor.data = memory
         for module, training in modes:
             module.training = training
-
-
-def plot(surface, name=None, kind="2dcontour", path="", title=None, **scale):
-    """Draw a surface; returns the matplotlib figure, and writes it to `path` (.pdf, .png, .svg) if one is given.
-
-    name: which values (the first). kind, for a plane: 2dcontour, 2dcontourf, 2dheat or 3dsurface. scale: vmin, vmax,
-    vlevel and log of a plane, loss_max and log of a line.
-    """
-    import plot_1D
-    import plot_2D
-    from losslandscape.pictures import style as figures
-
-    name = name or next(iter(surface.values))
-    with figures.style():
-        if surface.grid.y is None:
-            curves = plot_1D.curves_of(surface)
-            figure = plot_1D.curve_figure(curves, name, plot_1D.x_limits([curves], None, None), scale.get("loss_max"),
-                                          scale.get("log", False), title, False)
-        else:
-            if kind not in plot_2D.FIGURES:
-                raise InputError(f"expected kind {', '.join(plot_2D.FIGURES)}, got {kind!r}")
-            plane = plot_2D.make_plane(surface, surface.get(name), name, "the surface", title)
-            chosen = plot_2D.choose_scale([plane], **scale)
-            figure = plot_2D.FIGURES[kind](plane, chosen, plot_2D.axis_labels(""), False, log=scale.get("log", False))
-        if path:
-            figures.save(figure, path)
-    return figure

@@ -1,31 +1,72 @@
-"""What several commands share: the argparse pieces, and how a command ends.
+"""What several commands share: flags, and how a command ends.
 
 Every library module raises `InputError`; every command ends in `run(main)`, which prints the line.
 A traceback therefore always means a defect of the program.
 """
 
 import argparse
+import math
 import sys
 
 from losslandscape.errors import InputError
+from losslandscape.messages import say
+
+# ---------------------------------------------------------------- how a command begins and ends
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, and with negative limits: both `--x=-1:1:51` and `--x -1:1:51` are read."""
+    """argparse with one-line errors, --version, and negative limits: `--x=-1:1:51` and `--x -1:1:51` are both read."""
+
+    def __init__(self, *args, **options):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **options)
+        self.add_argument("--version", action=ShowVersion)
 
     def error(self, message):
         raise InputError(f"{message}; see {self.prog} --help")
 
     def parse_known_args(self, args=None, namespace=None):
-        args = list(sys.argv[1:] if args is None else args)
+        words = list(sys.argv[1:] if args is None else args)
         joined = []
-        for arg in args:
+        for word in words:
             # argparse takes "-1:1:51" for a flag; glue it to the flag before it
-            if joined and joined[-1] in ("--x", "--y") and arg[:1] == "-" and ":" in arg:
-                joined[-1] += "=" + arg
+            previous = joined[-1] if joined else ""
+            if previous in ("--x", "--y") and word[:1] == "-" and ":" in word:
+                joined[-1] = f"{previous}={word}"
             else:
-                joined.append(arg)
+                joined.append(word)
         return super().parse_known_args(joined, namespace)
+
+
+class ShowVersion(argparse.Action):
+    """--version: print the version (and the commit, from a clone), and end."""
+
+    def __init__(self, option_strings, dest, **_):
+        super().__init__(option_strings, dest, nargs=0, help="print the version")
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from losslandscape.files.provenance import version
+
+        print(f"losslandscape {version()}")
+        parser.exit()
+
+
+def run(main):
+    """Call a command's `main()`; an `InputError` becomes one line on stderr and exit code 2."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def say_that_mpi_is_used(world, mpi):
+    """Say once that several processes work together where --mpi was not given."""
+    if world.size > 1 and not mpi and world.rank == 0:
+        say(f"{world.size} processes were launched: using MPI although --mpi was not given")
+
+
+# ---------------------------------------------------------------- types of flags
 
 
 def positive_int(text):
@@ -44,10 +85,12 @@ def natural_int(text):
     return value
 
 
-def run(main):
-    """Call a script's `main()`; an `InputError` becomes one line on stderr and exit code 2."""
+def positive_float(text):
+    """argparse type: a finite number above 0."""
     try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value

@@ -1,7 +1,8 @@
-"""How much does the plane matter? The surfaces of repeated experiments in one: median, quantiles, and one number.
+"""How much does the plane matter? The surfaces of repeated experiments in one: median, quartiles, and one number.
 
-    python plot_surface.py ... --repeats 5 --plot             computes 5 planes, --idx 0 to 4, and their summary
-    python repeats.py S.h5 S_idx=1.h5 S_idx=2.h5              the summary of surfaces that are there
+    python plot_surface.py ... --repeats 5 --plot                     computes 5 planes, --idx 0 to 4, and their summary
+    losslandscape repeats S.h5 S_idx=1.h5 S_idx=2.h5                  the summary of surfaces that are there
+    python -m losslandscape repeats S.h5 S_idx=1.h5 S_idx=2.h5        the same from a clone
 
 The summary is a surface file, FIRST_FILE + `_repeats=K.h5`. Each NAME of the surfaces holds the median there, NAME_low
 and NAME_high the quartiles, and NAME_iqr their difference: where it is large, the plane decides what is seen.
@@ -11,9 +12,11 @@ import numpy as np
 
 from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
+from losslandscape.files.grid import Surface
+from losslandscape.files.layouts import read_surface, write_surface
+from losslandscape.files.names import summary_file_name
 
-QUARTILES = 0.25, 0.75
+LOW, MEDIAN, HIGH = 0.25, 0.5, 0.75
 
 
 def spread(surfaces, name="train_loss"):
@@ -22,13 +25,16 @@ def spread(surfaces, name="train_loss"):
     Both means are over the grid points where all values are finite; the rise is the median minus its smallest value. 0:
     every plane looks the same. 1: planes differ as much as a plane varies. NaN where nothing rises.
     """
-    stack = _stack(surfaces, name)  # (K, ny, nx)
-    there = np.isfinite(stack).all(0)
-    if not there.any():
+    stack = stacked_values(surfaces, name)  # (K, ny, nx)
+    finite = np.isfinite(stack).all(axis=0)
+    if not finite.any():
         return float("nan")
-    low, middle, high = np.quantile(stack[:, there], (QUARTILES[0], 0.5, QUARTILES[1]), axis=0)
-    rise = (middle - middle.min()).mean()
-    return float((high - low).mean() / rise) if rise > 0 else float("nan")
+
+    low, median, high = np.quantile(stack[:, finite], (LOW, MEDIAN, HIGH), axis=0)
+    rise = (median - median.min()).mean()
+    if rise <= 0:
+        return float("nan")
+    return float((high - low).mean() / rise)
 
 
 def summarize(surfaces, paths=()):
@@ -38,51 +44,64 @@ def summarize(surfaces, paths=()):
     where grids or values differ.
     """
     first = surfaces[0]
-    for path, surface in zip(paths or [""] * len(surfaces), surfaces, strict=True):
-        same = surface.grid.shape == first.grid.shape and all(
-            np.allclose(a, b) for a, b in ((surface.grid.x, first.grid.x), (surface.grid.y, first.grid.y))
-            if a is not None)
-        if not same:
-            raise InputError(f"expected repeats on one grid, got {first.grid} and {surface.grid} in {path}")
-    names = [name for name in first.values if all(name in s.values for s in surfaces)]
+    check_grids(surfaces, paths)
+    names = [name for name in first.values if all(name in surface.values for surface in surfaces)]
     if not names:
         raise InputError("expected repeats with a value in common, got none; give surfaces of the same measurement")
+
     values, computed = {}, {}
     for name in names:
-        mask = np.logical_and.reduce([s.computed[name] for s in surfaces])
+        # the statistics of one value
         with np.errstate(invalid="ignore"):  # inf - inf
-            low, middle, high = np.quantile(_stack(surfaces, name), (QUARTILES[0], 0.5, QUARTILES[1]), axis=0)
-            found = {name: middle, f"{name}_low": low, f"{name}_high": high, f"{name}_iqr": high - low}
-        values |= found
-        computed |= {key: mask for key in found}
-    numbers = {name: spread(surfaces, name) for name in names}
-    provenance = {key: value for key, value in first.provenance.items() if key not in ("directions", "centre")} | {
-        "repeats": list(map(str, paths)) or len(surfaces), "spread": numbers}
-    return h5_util.Surface(first.grid, values, computed, first.dir_file, provenance)
+            low, median, high = np.quantile(stacked_values(surfaces, name), (LOW, MEDIAN, HIGH), axis=0)
+            statistics = {name: median, f"{name}_low": low, f"{name}_high": high, f"{name}_iqr": high - low}
+
+        # computed where all repeats are
+        in_all = np.logical_and.reduce([surface.computed[name] for surface in surfaces])
+        values |= statistics
+        computed |= dict.fromkeys(statistics, in_all)
+
+    provenance = {key: value for key, value in first.provenance.items() if key not in ("directions", "centre")}
+    provenance["repeats"] = [str(path) for path in paths] or len(surfaces)
+    provenance["spread"] = {name: spread(surfaces, name) for name in names}
+    return Surface(first.grid, values, computed, first.dir_file, provenance)
 
 
-def _stack(surfaces, name):
-    return np.stack([s.values[name] for s in surfaces])
+def check_grids(surfaces, paths):
+    """Raises InputError unless all surfaces have the grid of the first."""
+    grid = surfaces[0].grid
+    for number, surface in enumerate(surfaces):
+        if not surface.grid.close_to(grid):
+            name = paths[number] if paths else f"surface {number}"
+            raise InputError(f"expected repeats on one grid, got {grid} and {surface.grid} in {name}")
+
+
+def stacked_values(surfaces, name):
+    """(K, ny, nx) values of K surfaces."""
+    return np.stack([surface.values[name] for surface in surfaces])
 
 
 def write(paths):
     """(path of the summary, lines about it) of the surface files at `paths`, one per repeat."""
     if len(paths) < 2:
         raise InputError(f"expected at least 2 surface files, got {len(paths)}; compute repeats with --repeats K")
-    summary = summarize([h5_util.read_surface(path) for path in paths], paths)
-    path = f"{paths[0]}_repeats={len(paths)}.h5"
-    h5_util.write_surface(path, summary)
-    lines = [f"summary of {len(paths)} planes: {path}"]
+
+    summary = summarize([read_surface(path) for path in paths], paths)
+    summary_file = summary_file_name(paths[0], len(paths))
+    write_surface(summary_file, summary)
+
+    lines = [f"summary of {len(paths)} planes: {summary_file}"]
     for name, number in summary.provenance["spread"].items():
-        lines.append(f"  {name}: the planes differ by {100 * number:.1f} % of how much the median varies "
-                     "(interquartile range)")
-    return path, lines
+        lines.append(
+            f"  {name}: the planes differ by {100 * number:.1f} % of how much the median varies (interquartile range)")
+    return summary_file, lines
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.split("\n\n")[0])
+    parser = Parser(description=__doc__)
     parser.add_argument("surf_files", nargs="+", metavar="S.h5", help="surface files of one experiment, one per plane")
-    print("\n".join(write(parser.parse_args(argv).surf_files)[1]))
+    _, lines = write(parser.parse_args(argv).surf_files)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ OWN = int(os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") o
 if __name__ == "__main__":
     pathlib.Path(sys.argv[4], f"pid.{OWN}").write_text(str(os.getpid()))  # before the slow imports
 
-import dataclasses
 import json
 import resource
 import signal
@@ -27,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import plot_surface
-from losslandscape import command
+from losslandscape import command, measurement
 from losslandscape import evaluator as evaluation
 from losslandscape.errors import InputError
 from losslandscape.files import store as surface_store
@@ -96,8 +95,10 @@ def report_saves(save):
 
 
 if __name__ == "__main__":
-    surface_store.SAVE_SECONDS, surface_store.SAVE_SHARE, surface_store.SLOW_SHARE = (0.02, 0.02), 0.1, 1e9
+    surface_store.MIN_WAIT_SECONDS = surface_store.MAX_WAIT_SECONDS = 0.02
+    surface_store.SAVE_SHARE, surface_store.SLOW_SHARE = 0.1, 1e9
     for name in ("_write", "_append"):
         setattr(surface_store.SurfaceStore, name, report_saves(getattr(surface_store.SurfaceStore, name)))
     flags = sys.argv[sys.argv.index("--") + 1:]
-    command.run(lambda: plot_surface.main(flags, dataclasses.replace(plot_surface.LOSS, build=Dying)))
+    measurement.Evaluator = Dying
+    command.run(lambda: plot_surface.main(flags))

@@ -30,8 +30,11 @@ def test_pictures_are_a_few_hundred_kilobytes_at_most():
     assert len(pictures) >= 8 and all(path.stat().st_size < 300_000 for path in pictures)
 
 
-def test_every_picture_of_the_readme_is_made_by_the_makefile():
+def test_every_picture_of_the_docs_is_made_by_the_makefile():
     shown = set(re.findall(r"docs/\w+\.(?:png|gif)", (ROOT / "README.md").read_text()))
+    for page in (ROOT / "docs").glob("*.md"):
+        shown |= {f"docs/{name}" for name in re.findall(r"[(\"](\w+\.(?:png|gif))", page.read_text())}
+    assert len(shown) >= 8
     made = (ROOT / "Makefile").read_text().replace("docs/$$m.png", "docs/resnet56.png docs/resnet56_noshort.png")
     assert shown <= set(re.findall(r"docs/\w+\.(?:png|gif)", made))
     assert all(os.path.exists(ROOT / path) for path in shown)

@@ -1,0 +1,177 @@
+"""The flags of the commands that walk over a grid, in groups, and the job that they ask for.
+
+A group's flags are the fields of a dataclass of losslandscape/choices.py: `choose(DataChoice, flags)` makes one.
+`flags` is a dict: the values of all flags by name.
+"""
+
+from losslandscape import repeats
+from losslandscape.choices import (
+    DEFAULT_X,
+    DataChoice,
+    Hardware,
+    Job,
+    NetworkChoice,
+    choose,
+)
+from losslandscape.command import natural_int, positive_int
+from losslandscape.criteria import LOSSES, METRICS
+from losslandscape.data.datasets import FORMS
+from losslandscape.devices import PRECISIONS
+from losslandscape.directions import DIR_TYPES, IGNORES, NORMS
+from losslandscape.files.grid import Grid
+from losslandscape.path_limits import choose_limits
+from losslandscape.pictures.results import Look, draw_repeats
+
+
+def add_hardware_flags(parser):
+    """The flags of choices.Hardware, and --mpi."""
+    group = parser.add_argument_group("processes and devices")
+    group.add_argument("--mpi", "-m", action="store_true", help="use MPI (implied by mpirun and srun)")
+    group.add_argument("--cuda", "-c", action="store_true", help="evaluate on CUDA")
+    group.add_argument("--threads", type=natural_int, default=2,
+                       help="processes that read data which don't fit into memory (2)")
+    group.add_argument("--ngpu", type=positive_int, default=1, help="GPUs per rank (1)")
+    group.add_argument("--batch_size", type=positive_int,
+                       help="minibatch size (default: the fastest, measured on the network)")
+    group.add_argument("--precision", default="", choices=list(PRECISIONS),
+                       help="fp32, tf32 or bf16 (default: what torch does on the device)")
+
+
+def add_data_flags(parser):
+    """The flags of choices.DataChoice."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default="cifar10", help=f"{FORMS} (cifar10)")
+    group.add_argument("--datapath", default="cifar10/data", metavar="DIR",
+                       help="folder of the data (cifar10/data)")
+    group.add_argument("--raw_data", action="store_true", help="no normalization of the images")
+    group.add_argument("--data_split", type=positive_int, default=1, metavar="K",
+                       help="use 1/K of the training data (1)")
+    group.add_argument("--split_idx", type=natural_int, default=0, metavar="I",
+                       help="which of the K parts, 0 to K-1 (0)")
+    group.add_argument("--trainloader", default="", metavar="FILE", help="saved training tensors to use instead")
+    group.add_argument("--testloader", default="", metavar="FILE", help="saved test tensors to use instead")
+    group.add_argument("--eval_set", default="train", choices=("train", "test", "both"),
+                       help="what to evaluate (train)")
+
+
+def add_network_flags(parser):
+    """The flags of choices.NetworkChoice."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", default="resnet56",
+                       help="model name, FILE.py:function or package.module:function (resnet56)")
+    group.add_argument("--model_kwargs", default="", metavar="JSON", help="keyword arguments of that function")
+    group.add_argument("--model_folder", default="", metavar="DIR", help="common folder of the model files")
+    group.add_argument("--model_file", default="", metavar="FILE", help="the trained model: the origin of the plot")
+    group.add_argument("--model_file2", default="", metavar="FILE", help="x direction = model_file2 - model_file")
+    group.add_argument("--model_file3", default="", metavar="FILE", help="y direction = model_file3 - model_file")
+    group.add_argument("--trust_pickle", action="store_true",
+                       help="read checkpoints and saved loaders with pickle, which RUNS THE CODE that they hold")
+
+
+def add_loss_flags(parser):
+    """The flags of measurement.LossMeasurement."""
+    group = parser.add_argument_group("loss")
+    group.add_argument("--loss_name", "-l", default="crossentropy",
+                       help=f"{', '.join(LOSSES)}, torch.nn:Name or FILE.py:function (crossentropy)")
+    group.add_argument("--metric", default="",
+                       help=f"{', '.join(METRICS)} or FILE.py:function (accuracy where the targets are classes)")
+    group.add_argument("--bn", default="frozen", choices=("frozen", "recalibrate"),
+                       help="batch-norm statistics: the checkpoint's, or those of the training data at each point "
+                            "(frozen)")
+
+
+def add_direction_flags(parser):
+    """The flags of choices.DirectionChoice."""
+    group = parser.add_argument_group("directions")
+    group.add_argument("--dir_file", default="", metavar="FILE", help="an existing direction file to use")
+    group.add_argument("--dir_type", default="weights", choices=DIR_TYPES,
+                       help="what moves; states: with batch-norm running statistics")
+    for axis in "xy":
+        group.add_argument(f"--{axis}norm", default="", choices=list(NORMS), help=f"{axis} normalization")
+        group.add_argument(f"--{axis}ignore", default="", choices=IGNORES, help="zero biases and batch norm")
+    group.add_argument("--same_dir", action="store_true", help="y direction = x direction")
+    group.add_argument("--params", default="", metavar="REGEX",
+                       help="move only parameters whose name matches REGEX (plot_hessian_eigen.py: differentiate only "
+                            "these, too; or weights, those of >= 2 dimensions; or all)")
+    group.add_argument("--freeze", default="", metavar="REGEX", help="don't move parameters whose name matches REGEX")
+    group.add_argument("--idx", type=natural_int, default=0,
+                       help="number of a repeated experiment: its own directions (0)")
+    group.add_argument("--repeats", type=positive_int, default=1, metavar="K",
+                       help="K experiments, from --idx on: how much does the plane matter? (1)")
+
+
+def add_grid_flags(parser):
+    """The flags of the grid and of its surface file."""
+    group = parser.add_argument_group("grid")
+    group.add_argument("--x", metavar="MIN:MAX:NUM",
+                       help="x coordinates (-1:1:51; around the path for a PCA --dir_file)")
+    group.add_argument("--y", metavar="MIN:MAX:NUM", help="y coordinates; without it the plot is 1-D")
+    group.add_argument("--surf_file", default="", metavar="FILE", help="the surface file, new or to be resumed")
+    group.add_argument("--check", action="store_true",
+                       help="a minute's test of whether the plot will be right; no surface")
+
+
+def add_picture_flags(parser):
+    """The flags of pictures.results.Look, and what --plot draws besides."""
+    group = parser.add_argument_group("pictures")
+    group.add_argument("--plot", action="store_true", help="plot when computed")
+    group.add_argument("--show", action="store_true", help="show figures")
+    group.add_argument("--proj_file", default="", metavar="FILE",
+                       help="projected trajectory to draw over the contours")
+    group.add_argument("--loss_max", type=float, help="top of the 1-D loss axis (5, or what the curves need)")
+    group.add_argument("--vmin", type=float, help="lowest contour (0.1)")
+    group.add_argument("--vmax", type=float, help="highest contour (10)")
+    group.add_argument("--vlevel", type=float, help="contour step (0.5)")
+    group.add_argument("--log", action="store_true", help="log loss axis")
+
+
+def add_surface_flags(parser):
+    """The flags of every command that walks over a grid."""
+    add_hardware_flags(parser)
+    add_data_flags(parser)
+    add_network_flags(parser)
+    add_loss_flags(parser)
+    add_direction_flags(parser)
+    add_grid_flags(parser)
+    add_picture_flags(parser)
+
+
+# ---------------------------------------------------------------- what the flags ask for
+
+
+def make_job(world, flags, measurement, directions):
+    """(Job, Limits) of the flags, the same on every rank. Raises InputError where they don't go together."""
+    network = choose(NetworkChoice, flags)
+
+    # the grid: as given, or around the path of an optimizer
+    limits = world.on_root(
+        choose_limits, flags["x"], flags["y"], flags["dir_file"], flags["proj_file"], network.path(network.model_file))
+    grid = world.together(Grid.parse, limits.x or DEFAULT_X, limits.y)
+
+    data = world.together(choose, DataChoice, flags)
+    hardware = choose(Hardware, flags)
+    highest_contour = flags["vmax"] or 10.0
+    job = world.together(
+        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], highest_contour)
+    return job, limits
+
+
+def draw_results(surf_files, flags, draw):
+    """Draw what --plot and --show ask for, and say where.
+
+    draw(surf_file, look) -> paths draws one surface. Of several, their summary is written and told in any case.
+    """
+    wanted = flags["plot"] or flags["show"]
+    look = choose(Look, flags)
+    written = []
+    if len(surf_files) > 1:
+        summary_file, lines = repeats.write(surf_files)
+        print("\n".join(lines))
+        if wanted:
+            last_idx = flags["idx"] + flags["repeats"] - 1
+            written = draw_repeats(summary_file, surf_files[0], flags["idx"], last_idx, look)
+    elif wanted:
+        written = draw(surf_files[0], look)
+
+    for path in written:
+        print(f"figure: {path}")

@@ -1,0 +1,199 @@
+"""What is evaluated at the points of a grid: losses, or the ends of the Hessian's spectrum.
+
+A measurement swaps what is evaluated and nothing else: the walk over the grid, the files, resuming and ranks are those
+of losslandscape/run.py. It offers
+
+    check_choices(job)           raises InputError where the other choices of a job don't go with it
+    splits_read(splits)          the parts of the data that it needs to evaluate `splits`
+    fitted(net, data, tell)      itself, once network and data are known; raises InputError unless they fit
+    names(split)                 the data sets of the surface file that a split fills
+    build(nets, data, hardware)  an evaluator, with a network on each device: evaluator(splits, idle) -> {name: number}
+                                 of the networks as they are then; .batch_size, .calibrate(), .note
+    file_name_parts(precision)   (name, value) parts of the surface's file name, where they are not at their defaults
+    provenance()                 what must agree before results are put into one file
+    centre()                     {name: f(evaluator) -> JSON value}: measured once, at (0, 0), kept in the provenance
+    report(surface)              lines for the user when all is done
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from losslandscape import user_code
+from losslandscape.checks import check_fit
+from losslandscape.choices import BATCH_SIZE_BEFORE_CALIBRATION
+from losslandscape.criteria import loss_function, metric_name
+from losslandscape.errors import InputError
+from losslandscape.evaluator import Evaluator
+from losslandscape.hessian import EIGENVALUE_NAMES, PARAMS, EigenvalueEvaluator, check_precision
+from losslandscape.lanczos import MAX_PRODUCTS, TOLERANCE, trace
+
+
+@dataclass(frozen=True)
+class LossMeasurement:
+    """Mean loss and metric of every split. `metric`: '' for accuracy where the targets are classes."""
+
+    loss_name: str = "crossentropy"
+    metric: str = ""
+    bn: str = "frozen"  # or recalibrate: batch-norm statistics of the training data at each point
+
+    batch_size_key = "batch_size"  # of the provenance
+
+    def check_choices(self, job):
+        loss_function(self.loss_name)
+        if self.bn == "recalibrate" and job.directions.dir_type == "states":
+            raise InputError(
+                "expected --dir_type weights with --bn recalibrate, got states, which move the statistics themselves; "
+                "leave one out")
+
+    def splits_read(self, splits):
+        if self.bn == "recalibrate":
+            return ("train", "test") if "test" in splits else ("train",)
+        return splits
+
+    def fitted(self, net, data, tell=True):
+        return replace(self, metric=check_fit(net, data, self.loss_name, self.metric, tell))
+
+    def names(self, split):
+        names = [f"{split}_loss"]
+        metric = metric_name(self.metric, split)
+        if metric:
+            names.append(metric)
+        return names
+
+    def build(self, nets, data, hardware):
+        batch_size = hardware.batch_size or BATCH_SIZE_BEFORE_CALIBRATION
+        return Evaluator(nets, data, self.loss_name, batch_size, hardware.precision, self.metric, self.bn)
+
+    def file_name_parts(self, precision):
+        loss = ""
+        if user_code.is_reference(self.loss_name):
+            loss = user_code.label(self.loss_name)
+        elif self.loss_name != "crossentropy":
+            loss = self.loss_name
+        bn = ""
+        if self.bn != "frozen":
+            bn = self.bn
+        return [("loss", loss), ("bn", bn), ("precision", precision)]
+
+    def provenance(self):
+        return {"loss": self.loss_name, "bn": self.bn}
+
+    def centre(self):
+        return {}
+
+    def report(self, surface):
+        return []
+
+
+@dataclass(frozen=True)
+class EigenvalueMeasurement(LossMeasurement):
+    """The largest and the smallest eigenvalue of the Hessian of the mean training loss.
+
+    hessian_params: which parameters are differentiated: 'weights' (those of two or more dimensions), 'all', or a
+    regular expression. tol, max_products: see hessian.EigenvalueEvaluator. trace_samples, top: what is measured at the
+    centre.
+    """
+
+    hessian_params: str = "weights"
+    tol: float = TOLERANCE
+    max_products: int = MAX_PRODUCTS
+    trace_samples: int | None = None
+    top: int | None = None
+
+    batch_size_key = "hessian_batch_size"
+
+    def check_choices(self, job):
+        loss_function(self.loss_name)
+        if self.bn != "frozen":
+            raise InputError(
+                "expected --bn frozen, for the batch-norm statistics are constants in the Hessian; leave it out")
+        if job.data.eval_set != "train":
+            raise InputError(
+                f"expected --eval_set train, got {job.data.eval_set}: the Hessian is that of the training loss; "
+                "leave it out (--trainloader takes other data)")
+        check_precision(job.hardware.precision)
+        if self.trace_samples == 1:
+            raise InputError("expected at least 2 samples for --trace, got 1: one has no standard error")
+        if self.top and self.top > self.max_products:
+            raise InputError(
+                f"expected --topk of at most --max_products {self.max_products}, got {self.top}; raise --max_products")
+
+    def names(self, split):
+        return list(EIGENVALUE_NAMES)
+
+    def build(self, nets, data, hardware):
+        batch_size = hardware.batch_size or BATCH_SIZE_BEFORE_CALIBRATION
+        return EigenvalueEvaluator(
+            nets, data["train"], self.loss_name, batch_size, hardware.precision, self.hessian_params, self.tol,
+            self.max_products)
+
+    def file_name_parts(self, precision):
+        params = ""
+        if self.hessian_params == "all":
+            params = "all"
+        tol = ""
+        if self.tol != TOLERANCE:
+            tol = self.tol
+        return [*super().file_name_parts(precision), ("params", params), ("tol", tol)]
+
+    def provenance(self):
+        return super().provenance() | {"hessian_params": self.hessian_params, "hessian_tol": self.tol}
+
+    def centre(self):
+        measures = {}
+        if self.trace_samples:
+            measures[f"trace_samples={self.trace_samples}"] = partial(measure_trace, self.trace_samples)
+        if self.top:
+            measures[f"top_{self.top}"] = partial(measure_top, self.top)
+        return measures
+
+    def report(self, surface):
+        return [*unconverged_points(surface), *centre_in_words(surface)]
+
+
+def moving_params(params):
+    """What --params says about the parameters that move: names of groups are about the Hessian alone."""
+    if params in PARAMS:
+        return ""
+    return params
+
+
+def measure_trace(samples, evaluator):
+    """Hutchinson's estimate of the trace at the point where the network is, as JSON."""
+    value, standard_error = trace(evaluator.hessian, evaluator.hessian.random, samples)
+    return {"value": value, "standard_error": standard_error, "samples": samples}
+
+
+def measure_top(count, evaluator):
+    """The largest eigenvalues at the point where the network is, as JSON."""
+    spectrum = evaluator.spectrum(0, count)
+    return {
+        "values": spectrum.high.tolist(),
+        "residuals": spectrum.high_residuals.tolist(),
+        "converged": spectrum.converged,
+    }
+
+
+def unconverged_points(surface):
+    """A warning about the points whose eigenvalues did not converge, if there are any."""
+    computed = surface.computed["eig_converged"]
+    failed = computed & (surface.values["eig_converged"] == 0)
+    if failed.any():
+        yield (
+            f"warning: the eigenvalues of {failed.sum()} of {computed.sum()} points did not converge; eig_converged "
+            "marks them, max_eig_res and min_eig_res tell how far they are; raise --max_products or --tol")
+
+
+def centre_in_words(surface):
+    """What was measured at the minimum."""
+    for result in surface.provenance.get("centre", {}).values():
+        if "standard_error" in result:
+            yield (
+                f"trace of the Hessian at the minimum: {result['value']:.6g} +- {result['standard_error']:.2g} "
+                f"(standard error, {result['samples']} samples)")
+            continue
+        values = " ".join(f"{value:.6g}" for value in result["values"])
+        doubt = ""
+        if not result["converged"]:
+            doubt = f" (NOT converged, residuals {max(result['residuals']):.2g})"
+        yield f"largest eigenvalues of the Hessian at the minimum: {values}{doubt}"

@@ -1,0 +1,398 @@
+"""One run, from checked choices to finished surface files, on all ranks of a world.
+
+    compute(world, job)     computes what is missing; returns the paths of the surface files, one per experiment
+    check(world, job)       says in a minute whether the plot is going to be right; writes nothing
+
+A job (choices.Job) is a value: a command line makes one, and so can a notebook, a test or a scheduler. The order of the
+steps matters: data first, because from the seed on every random number belongs to the network or to the directions.
+"""
+
+import copy
+import os
+from dataclasses import dataclass
+
+import torch
+
+from losslandscape import checks, directions, scheduler
+from losslandscape.choices import BATCH_SIZE_BEFORE_CALIBRATION, Job
+from losslandscape.data import datasets
+from losslandscape.devices import precision_name, slow_precision
+from losslandscape.errors import InputError
+from losslandscape.evaluator import Evaluator
+from losslandscape.files.names import surface_file_name
+from losslandscape.files.provenance import circumstances
+from losslandscape.files.store import SurfaceStore
+from losslandscape.messages import Progress, say
+from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
+from losslandscape.networks.loading import weights_hash
+from losslandscape.ranks import World
+from losslandscape.user_code import source_hash
+
+
+def compute(world, job):
+    """Compute what is missing of the surfaces of a job; returns their paths.
+
+    Raises InputError, before anything is written, for choices that can't be computed. An interrupted run saves what it
+    has, and ends the process.
+    """
+    experiments = world.together(plan, job)
+    for experiment in experiments:
+        world.on_root(check_places, experiment.dir_file, experiment.surf_file)
+
+    run = prepare(world, job)
+    for experiment in experiments:
+        run.compute(experiment)
+    return [experiment.surf_file for experiment in experiments]
+
+
+def check(world, job):
+    """Print whether the surface that the job asks for is going to be right."""
+    experiment = world.together(plan, job)[0]
+    prepare(world, job).check(experiment)
+
+
+# ---------------------------------------------------------------- the plan
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One surface: how its directions are made, and its files."""
+
+    recipe: directions.Recipe
+    dir_file: str
+    surf_file: str
+
+
+def plan(job):
+    """[Experiment] of a job, one for each repeat."""
+    name_parts = [*job.data.name_parts(), *job.measurement.file_name_parts(job.hardware.precision)]
+    experiments = []
+    for idx in job.directions.experiments:
+        recipe = job.directions.recipe(job.network, idx, two_axes=job.grid.y is not None)
+        dir_file = job.directions.dir_file or recipe.file_name()
+        surf_file = job.surf_file or surface_file_name(dir_file, str(job.grid), name_parts)
+        experiments.append(Experiment(recipe, dir_file, surf_file))
+    return experiments
+
+
+def check_places(*paths):
+    """Raises InputError where a file that does not exist yet could not be written."""
+    for path in paths:
+        folder = os.path.dirname(path) or "."
+        base = os.path.basename(path)
+        if not os.path.isdir(folder):
+            raise InputError(f"expected a folder {folder} for {base}, found none; check --model_file, or create it")
+
+        try:
+            os.stat(path)
+            exists = True
+        except FileNotFoundError:
+            exists = False
+        except OSError as error:  # a name that is too long, a link that leads to itself
+            raise InputError(f"can't use {path} ({error.strerror}); choose another name") from None
+
+        if os.path.isdir(path):
+            raise InputError(f"expected a file at {path}, found a folder; choose another name")
+        if not exists and not os.access(folder, os.W_OK):
+            raise InputError(f"can't write to {folder} to make {base}; make it writable, or name another place with "
+                             "--dir_file and --surf_file")
+
+
+# ---------------------------------------------------------------- made ready
+
+
+def prepare(world, job):
+    """Run of a job: devices chosen, data loaded and seen to be the same on every rank."""
+    threads = world.share_threads()
+    devices = world.together(world.devices, job.hardware.cuda, job.hardware.ngpu)
+    precision = world.together(precision_name, job.hardware.precision, devices[0])
+
+    splits = job.measurement.splits_read(job.data.splits)
+    if job.data.downloads:
+        world.on_root(datasets.prepare, job.data.dataset, job.data.datapath, splits)
+    data = world.together(
+        job.data.load, splits, job.hardware, job.network.trust_pickle, quiet=world.rank > 0,
+        memory=world.share_memory())
+
+    hashes = {f"{name}_data": datasets.split_hash(split) for name, split in data.items()}
+    world.together(refuse_other_data, job.data.dataset, hashes, world.bcast(hashes))
+    return Run(world, job, devices, threads, precision, data, hashes)
+
+
+def refuse_other_data(dataset, hashes, hashes_of_root):
+    """Raises InputError where this rank has read other data than rank 0."""
+    if hashes != hashes_of_root:
+        raise InputError(
+            f"expected --dataset {dataset} to be the same on all ranks, it differs from one to the next: seed what is "
+            "random in it, and switch shuffling and augmentation off")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the experiments of a job have in common; `compute` makes the surface of one of them."""
+
+    world: World
+    job: Job
+    devices: list  # of this rank
+    threads: int  # of this rank
+    precision: str  # its name, as it is recorded
+    data: dict  # {split: Split or Batches}
+    data_hashes: dict  # {SPLIT_data: sha256}
+
+    def compute(self, experiment):
+        """Compute what is missing of a surface."""
+        world = self.world
+        net, measurement, origin = self.load(experiment.recipe)
+        axes = world.on_root(self.make_directions, experiment, net, origin)
+        if world.rank == 0 and axes.y is not None:
+            print(f"cosine similarity of the x and the y direction: {directions.cosine(axes):.6f}")
+
+        # the surface file, new or taken up again: only rank 0 has it
+        names = {split: measurement.names(split) for split in self.job.data.splits}
+        all_names = [name for split in names for name in names[split]]
+        provenance = self.provenance(measurement, axes, origin)
+        store = world.only_root(
+            SurfaceStore, experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance)
+
+        try:
+            missing = world.on_root(missing_points, store, names)
+            notes = world.on_root(missing_notes, store, measurement)
+            if any(missing.values()) or notes:
+                self.fill(store, missing, notes, net, measurement, axes)
+            elif world.rank == 0:
+                say(f"all {self.job.grid.size} points are in {experiment.surf_file} already")
+        except scheduler.Interrupted as interrupted:
+            store.close()
+            world.abort(f"interrupted by {interrupted}: {store.progress()} in {experiment.surf_file}; "
+                        "the same command goes on from there", interrupted.code)
+        finally:
+            if store is not None:
+                store.close()
+
+        if world.rank == 0:
+            print(f"surface file: {experiment.surf_file}")
+            for line in measurement.report(store.surface):
+                print(line)
+
+    def check(self, experiment):
+        """Print whether the plot that the choices ask for will be right."""
+        net, measurement, origin = self.load(experiment.recipe)
+        if self.world.rank == 0:
+            axes = self.make_directions(experiment, net, origin, write=False)
+            networks = copies_on(self.devices[:1], net)
+            subject = checks.Subject(
+                net=net,
+                plane=directions.WeightPlane(networks[0], axes, self.job.directions.dir_type),
+                build=lambda data: self.loss_evaluator(net, data, measurement),
+                data=self.data,
+                grid=self.job.grid,
+                info=self.recorded_results(experiment.recipe),
+                recipe=experiment.recipe,
+                points=self.job.grid.size * self.job.directions.repeats,
+                ranks=self.world.size,
+                vmax=self.job.highest_contour,
+            )
+            checks.print_report(subject)
+        self.world.bcast()  # the others wait
+
+    # ------------------------------------------------------------ the steps
+
+    def load(self, recipe):
+        """(network, measurement that fits it, where the network is from), after the seed of the experiment."""
+        world, job = self.world, self.job
+        directions.seed_everything(recipe.idx)
+        net = world.together(job.network.load)
+        # the draws of a network that tests something by chance must not reach the directions
+        with torch.random.fork_rng(devices=[]):
+            measurement = world.together(job.measurement.fitted, net, self.data, world.rank == 0)
+        return net, measurement, world.on_root(self.describe_origin, recipe, net)
+
+    def describe_origin(self, recipe, net):
+        """Where directions and surface come from: part of the provenance of both files."""
+        network = self.job.network
+        origin = {"model": str(network.architecture), "model_file": recipe.model_file}
+
+        # the weights
+        if network.model_file:
+            origin["checkpoint"] = checkpoint_hash(recipe.model_file)
+        else:
+            origin["checkpoint"] = weights_hash(net)
+        if recipe.x.model_file:
+            origin["checkpoint2"] = checkpoint_hash(recipe.x.model_file)
+        if recipe.y and recipe.y.model_file:
+            origin["checkpoint3"] = checkpoint_hash(recipe.y.model_file)
+
+        # the user's code, and what moves
+        optional = {
+            "model_code": source_hash(network.model),
+            "loss_code": source_hash(self.job.measurement.loss_name),
+            "params": recipe.params,
+            "freeze": recipe.freeze,
+        }
+        origin |= {key: value for key, value in optional.items() if value}
+        return origin | circumstances()
+
+    def make_directions(self, experiment, net, origin, write=True):
+        """The directions of an experiment, read from their file or made."""
+        recipe = experiment.recipe
+        user_named_the_file = bool(self.job.directions.dir_file)
+        if not user_named_the_file:
+            warn_about_unnormalized(recipe)
+
+        # a file that the user names may come from elsewhere (a PCA, another network's plane): only its shapes must fit
+        provenance = origin
+        if not user_named_the_file:
+            provenance = origin | {"dir_type": recipe.dir_type}
+        return directions.setup_direction(
+            experiment.dir_file, recipe, net, lambda path: self.job.network.load_other(path, net), provenance,
+            check=not user_named_the_file, write=write)
+
+    def provenance(self, measurement, axes, origin):
+        """From what the surface is made."""
+        return {
+            **origin,
+            "directions": directions.directions_hash(axes),
+            "dir_type": self.job.directions.dir_type,
+            "dataset": self.job.data.dataset,
+            "precision": self.precision,
+            **measurement.provenance(),
+            **self.data_hashes,
+        }
+
+    def fill(self, store, missing, notes, net, measurement, axes):
+        """Evaluate the missing points on all ranks, and the missing notes about the centre on rank 0."""
+        world = self.world
+        planes, evaluator = world.together(self.set_up, net, measurement, axes)
+        self.agree_on_batch_size(store, measurement, evaluator)
+        if world.rank == 0:
+            say(self.announcement(missing, evaluator))
+            if world.thread_hint():
+                say(world.thread_hint())
+
+        walk_over(world, store, self.job.grid, missing, planes, evaluator)
+
+        if world.rank == 0 and notes:
+            store.save(now=True)
+            for plane in planes:
+                plane.place(0.0)
+            for name in notes:
+                store.note(name, measurement.centre()[name](evaluator))
+
+    def set_up(self, net, measurement, axes):
+        """(planes, evaluator): a copy of the network on each device, ready to be moved and measured."""
+        networks = copies_on(self.devices, net)
+        planes = [directions.WeightPlane(network, axes, self.job.directions.dir_type) for network in networks]
+        return planes, measurement.build(networks, self.data, self.job.hardware)
+
+    def agree_on_batch_size(self, store, measurement, evaluator):
+        """The batch size that was asked for, else the one that the file began with, else the fastest; on every rank."""
+        key = measurement.batch_size_key
+        if self.job.hardware.batch_size is None:
+            batch_size = None
+            if self.world.rank == 0:
+                batch_size = store.surface.provenance.get(key) or evaluator.calibrate()
+            evaluator.batch_size = self.world.bcast(batch_size)
+        if self.world.rank == 0:
+            store.surface.provenance[key] = evaluator.batch_size
+
+    def loss_evaluator(self, net, data, measurement):
+        """Evaluator of the loss at the point where `net` is, for the checks."""
+        batch_size = self.job.hardware.batch_size or BATCH_SIZE_BEFORE_CALIBRATION
+        return Evaluator(
+            [net], data, measurement.loss_name, batch_size, self.job.hardware.precision, measurement.metric,
+            measurement.bn)
+
+    def recorded_results(self, recipe):
+        """What the checkpoint itself says beside its weights: epoch, accuracy, ..."""
+        if not self.job.network.model_file:
+            return {}
+        return read_checkpoint(recipe.model_file, self.job.network.trust_pickle).info
+
+    def announcement(self, missing, evaluator):
+        """One line: how much work there is, and who does it."""
+        size = self.job.grid.size
+        remaining = len(set().union(*missing.values()))
+        resumed = ""
+        if remaining < size:
+            resumed = f" ({size - remaining} done before)"
+
+        data = {name: self.data[name] for name in missing}
+        samples = " + ".join(f"{len(split)} {name}" for name, split in data.items())
+        kind = "images" if all(map(holds_images, data.values())) else "samples"
+
+        ranks = "1 rank" if self.world.size == 1 else f"{self.world.size} ranks"
+        where = self.devices[0].type
+        if len(self.devices) > 1:
+            where = f"{len(self.devices)} x {where}"
+        if self.devices[0].type == "cpu":
+            plural = "s" if self.threads > 1 else ""
+            where += f", {self.threads} thread{plural} each"
+
+        slow = slow_precision(self.precision, self.devices[0])
+        return (
+            f"{remaining} points{resumed} x {samples} {kind}, {self.job.network.architecture.name} on {ranks} "
+            f"({where}), {self.precision}{slow}, batch {evaluator.batch_size}, {evaluator.note}")
+
+
+# ---------------------------------------------------------------- the walk over the grid
+
+
+def missing_points(store, names):
+    """{split: numbers of the points where one of its names is not computed yet}."""
+    return {split: store.missing(names[split]).tolist() for split in names}
+
+
+def missing_notes(store, measurement):
+    """What the measurement wants to know about the centre and the file does not have."""
+    return [name for name in measurement.centre() if name not in store.notes]
+
+
+def walk_over(world, store, grid, missing, planes, evaluator):
+    """Evaluate the missing points ({split: point numbers}) on all ranks, into the store (None except on rank 0)."""
+    missing = {split: set(points) for split, points in missing.items()}
+    remaining = set().union(*missing.values())
+    levels = []
+    for level in scheduler.coarse_to_fine(grid.shape):
+        levels.append([point for point in level.tolist() if point in remaining])
+
+    def measure(point, idle):
+        for plane in planes:
+            plane.place(*grid.point(point))
+        splits = [split for split in missing if point in missing[split]]
+        return evaluator(splits, idle)
+
+    if world.rank > 0:
+        scheduler.walk(world, levels, measure, record=None, save=None)
+        return
+
+    progress = Progress(len(remaining))
+
+    def record(point, values):
+        store.record(point, values)
+        progress.step()
+
+    scheduler.walk(world, levels, measure, record, store.save)
+    progress.close()
+
+
+def copies_on(devices, net):
+    """The network on the first device, and copies of it on the others, in channels-last memory."""
+    networks = [net] + [copy.deepcopy(net) for _ in devices[1:]]
+    return [
+        network.to(device, memory_format=torch.channels_last)
+        for network, device in zip(networks, devices, strict=True)
+    ]
+
+
+def holds_images(split):
+    inputs = getattr(split, "inputs", None)
+    return torch.is_tensor(inputs) and inputs.dim() == 4
+
+
+def warn_about_unnormalized(recipe):
+    """Warn where a random direction is not scaled to the weights."""
+    for axis in (recipe.x, recipe.y):
+        if axis is not None and not axis.model_file and axis.norm == "":
+            say("warning: a random direction without normalization (--xnorm filter, --ynorm filter) says little about "
+                "the network: the scale of the weights decides the picture (Li et al. 2018, section 4)")
+            return
