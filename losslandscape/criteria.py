@@ -1,8 +1,9 @@
 """Losses and metrics by name: what is measured of a network's output.
 
-A loss is a key of LOSSES, torch.nn:Name, or a user's FILE.py:function. A metric is a key of METRICS,
-or a user's FILE.py:function. A user's function takes (output of the network, targets) of a batch, and
-returns one number per sample, or the mean over the batch; what it returns is averaged over the samples.
+A loss is a key of LOSSES, torch.nn:Name, or a user's FILE.py:function. A metric is a key of
+METRICS, or a user's FILE.py:function. A user's function takes (output of the network, targets) of
+a batch, and returns one number per sample, or the mean over the batch; what it returns is
+averaged over the samples.
 
 To add a loss: write a function (logits, targets) -> (B,), and give it a name in LOSSES.
 """
@@ -34,7 +35,7 @@ def crossentropy(logits, targets):
 
 
 def mse(logits, targets):
-    """Mean over classes of the squared error between softmax(logits) and the one-hot label: (B,)."""
+    """Mean over classes of (softmax(logits) - one-hot label) squared: (B,)."""
     one_hot = F.one_hot(targets, logits.shape[1]).to(logits.dtype)  # (B, classes)
     return (logits.softmax(1) - one_hot).square().mean(1)
 
@@ -42,11 +43,11 @@ def mse(logits, targets):
 LOSSES = {"crossentropy": crossentropy, "mse": mse}
 
 
-# ---------------------------------------------------------------- metrics: (logits, targets) -> (B,)
+# --------------------------------------------------------------- metrics: (logits, targets) -> (B,)
 
 
 def hits(logits, targets):
-    """Where the largest logit is the label's: (B,) bool; with one label per position, their share: (B,)."""
+    """Where the largest logit is the label's: (B,) bool. With one label per position: the share, (B,)."""
     if logits.dim() == 2:
         return logits.argmax(1) == targets
 
@@ -75,12 +76,14 @@ def logits_of(output):
     if isinstance(output, tuple | list) and output and isinstance(output[0], torch.Tensor):
         return output[0]
     raise InputError(
-        f"expected a tensor, or something with logits, from the network, got {type(output).__name__}; "
-        "write a loss that takes it: --loss_name FILE.py:function")
+        "expected a tensor, or something with logits, from the network, "
+        f"got {type(output).__name__}; write a loss that takes it: --loss_name FILE.py:function")
 
 
 def classes_second(logits, targets):
-    """Logits of one label per position, (B, classes, ...) as torch has them or (B, ..., classes): as torch has them.
+    """Logits of one label per position, (B, ..., classes) or (B, classes, ...), in the second form.
+
+    It is the one that torch takes; texts mostly come in the first.
 
     Raises InputError where the shapes fit neither, or both.
     """
@@ -93,17 +96,18 @@ def classes_second(logits, targets):
 
     forms = "both" if is_last else "neither"
     raise InputError(
-        f"expected outputs (B, classes, ...) or (B, ..., classes) for targets {tuple(targets.shape)}, "
-        f"got {tuple(logits.shape)}, which could be {forms}; write a loss: --loss_name FILE.py:function")
+        "expected outputs (B, classes, ...) or (B, ..., classes) for targets "
+        f"{tuple(targets.shape)}, got {tuple(logits.shape)}, which could be {forms}; "
+        "write a loss: --loss_name FILE.py:function")
 
 
 # ---------------------------------------------------------------- by name
 
 
 def loss_function(name):
-    """(output of the network, targets) -> losses (B,), of a --loss_name; a function stands for itself.
+    """(output of the network, targets) -> losses (B,), of a --loss_name.
 
-    Raises InputError for an unknown name.
+    A function stands for itself. Raises InputError for an unknown name.
     """
     flag = "--loss_name"
     if callable(name):
@@ -112,7 +116,8 @@ def loss_function(name):
         return lambda output, targets: LOSSES[name](logits_of(output), targets)
     if not user_code.is_reference(name):
         raise InputError(
-            f"expected {', '.join(LOSSES)}, torch.nn:Name or FILE.py:function as {flag}, got {name!r}")
+            f"expected {', '.join(LOSSES)}, torch.nn:Name or FILE.py:function as {flag}, "
+            f"got {name!r}")
 
     function = user_code.load(flag, name)
     if name.startswith("torch.nn:"):
@@ -135,7 +140,7 @@ def metric_function(name):
 
 
 def metric_name(metric, split):
-    """What the metric of a split is called in a surface file: 'train_acc' (percent), 'train_NAME', or None."""
+    """What a metric is called in a surface file: 'train_acc' (percent), 'train_NAME', or None."""
     if metric == "none":
         return None
     if metric == "accuracy":
@@ -144,14 +149,15 @@ def metric_name(metric, split):
 
 
 def choose_metric(metric, output, targets):
-    """`metric`, or where it is '': accuracy if `output` has a logit for each class of `targets`, else none.
+    """`metric`, or where it is '': accuracy if the targets are classes with logits, else none.
 
     Raises InputError for an unknown one.
     """
     if metric in METRICS or user_code.is_reference(metric):
         return metric
     if metric:
-        raise InputError(f"expected {', '.join(METRICS)} or FILE.py:function as --metric, got {metric!r}")
+        raise InputError(
+            f"expected {', '.join(METRICS)} or FILE.py:function as --metric, got {metric!r}")
 
     try:
         logits = logits_of(output)
@@ -171,7 +177,8 @@ def choose_metric(metric, output, targets):
 def per_sample(function, flag, name):
     """`function` of (output, targets) with its result as one number per sample, (B,).
 
-    flag, name: where the user named the function, for messages. Raises InputError for any other result.
+    flag, name: where the user named the function, for messages.
+    Raises InputError for any other result.
     """
 
     def measure(output, targets):

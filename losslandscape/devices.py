@@ -1,4 +1,4 @@
-"""What evaluation needs of a device: precisions, memory, memory formats, CUDA graphs, waiting, batch sizes."""
+"""What evaluation needs of a device: precision, memory, CUDA graphs, waiting, batch sizes."""
 
 import contextlib
 import ctypes
@@ -47,7 +47,7 @@ def precision_name(precision, device):
 
 
 def slow_precision(precision, device):
-    """Words for the user where the processor has no instructions for a precision and emulates it, else ''."""
+    """Words for the user where the processor has to emulate a precision, else ''."""
     if precision != "bf16" or device.type != "cpu":
         return ""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:
@@ -84,10 +84,11 @@ def dtype_of(net):
 
 
 def keep_memory():
-    """Have the C library keep freed memory for the next batch instead of giving it back to the kernel.
+    """Have the C library keep freed memory for the next batch, not give it back to the kernel.
 
-    By default glibc maps and unmaps every large activation, and the kernel zeroes its pages each time:
-    that costs up to a third of the time of a forward pass. Harmless where there is no glibc.
+    By default glibc maps and unmaps every large activation, and the kernel zeroes its pages each
+    time: that costs up to a third of the time of a forward pass. Harmless where there is no
+    glibc.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -98,7 +99,7 @@ def keep_memory():
 
 
 def fits(size, device):
-    """Do `size` bytes of data fit on the device beside the network and its activations? Else they are streamed."""
+    """Do `size` bytes of data fit on the device beside the network and its activations?"""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
@@ -128,9 +129,10 @@ def choose_memory_format(net, example):
 
 
 def captured(run, device):
-    """run(idle) -> tensor as one CUDA graph, so that a whole pass costs one launch; else `run` itself.
+    """run(idle) -> tensor as one CUDA graph, so that a whole pass costs one launch.
 
-    It can't be captured where the network waits for the device or draws random numbers.
+    `run` itself where it can't be captured: where the network waits for the device, or draws random
+    numbers.
     """
     try:
         with torch.cuda.device(device):
@@ -166,7 +168,7 @@ def wait_for(devices, idle):
 
 
 def batch_sizes_to_try(sizes, device, count):
-    """The entry of `sizes`, {device type: batch sizes}, for a device, as far as `count` samples fill them."""
+    """The batch sizes of `sizes`, {device type: batch sizes}, that `count` samples can fill."""
     candidates = sizes.get(device.type, (128,))
     filled = [batch_size for batch_size in candidates if batch_size <= count]
     return filled or [count]

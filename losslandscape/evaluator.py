@@ -1,15 +1,16 @@
 """Loss and accuracy (or another metric) of a network over a data set, fast.
 
     evaluator = Evaluator([net], {"train": split}, "crossentropy")
-    evaluator(["train"])                        # {"train_loss": 0.31, "train_acc": 91.2} of `net` as it is now
-    evaluator.names("train")                    # ["train_loss", "train_acc"], without evaluating
+    evaluator(["train"])            # {"train_loss": 0.31, "train_acc": 91.2}, `net` as it is now
+    evaluator.names("train")        # ["train_loss", "train_acc"], without evaluating
 
-The data lie on the device, normalized, in a fixed order, and are sliced into batches. Batch norm is folded
-into the convolutions (folding.py), activations are channels-last where the network bears it, per-sample
-losses are kept on the device and reduced once, in float64: one synchronization per evaluation, however many
-batches there are.
+The data lie on the device, normalized, in a fixed order, and are sliced into batches. Batch norm is
+folded into the convolutions (folding.py), activations are channels-last where the network bears it.
+The losses of the samples stay on the device and are reduced once, in float64: one synchronization per
+evaluation, however many batches there are.
 
-Training, and the centre of a surface, get their numbers from here: on the same data they agree bit for bit.
+Training, and the centre of a surface, get their numbers from here: on the same data they agree bit
+for bit.
 """
 
 import math
@@ -35,10 +36,11 @@ from losslandscape.devices import (
 from losslandscape.errors import InputError
 from losslandscape.folding import fold
 
-CALIBRATED = {"cpu": (32, 64, 128), "cuda": (256, 512, 1024, 2048)}  # batch sizes that a calibration tries
+# batch sizes that a calibration tries
+CALIBRATED = {"cpu": (32, 64, 128), "cuda": (256, 512, 1024, 2048)}
 SLOW_BATCH_SECONDS = 1.5  # in which all that a batch costs beside its samples is lost
 SMALLEST_GAIN = 0.02  # of the time per sample, for which a larger batch is worth its memory
-BN_BATCH = 128  # of the recalibration; fixed, for the statistics must not depend on the fastest batch size
+BN_BATCH = 128  # fixed: the statistics must not depend on the batch size that is fastest
 
 
 # ---------------------------------------------------------------- one network on one device
@@ -76,7 +78,7 @@ class EvaluationShard:
         self.splits = {name: self._prepared(split) for name, split in splits.items()}
 
     def _choose_fast_forms(self, example):
-        """Find out on a few samples whether the network bears channels-last and folded batch norm."""
+        """Try on a few samples whether the network bears channels-last and folded batch norm."""
         if example.is_floating_point():
             example = example.to(dtype_of(self.net))
         example = example.to(self.device)
@@ -85,7 +87,7 @@ class EvaluationShard:
         self.folded = fold(self.net, example, self.dtype)
 
     def _prepared(self, split):
-        """The split as it is sliced into batches: on the device, or in pinned memory. Batches come as they are."""
+        """The split as it is sliced: on the device, or in pinned memory. Batches stay as they are."""
         if not isinstance(split, Split):
             return split
         home = self.device if self.resident else torch.device("cpu")
@@ -132,14 +134,17 @@ class EvaluationShard:
         return losses, metrics
 
     def launch(self, name, batch_size, idle):
-        """Start the evaluation of a split; (2,) float64 on the device: sums of losses and of the metric."""
+        """Start the evaluation of a split.
+
+        Returns sums of losses and of the metric, (2,) float64, on the device.
+        """
         key = name, batch_size
         if key not in self._passes:
             self._passes[key] = self._make_pass(self.splits[name], batch_size)
         return self._passes[key](idle)
 
     def _make_pass(self, split, batch_size):
-        """The function that evaluates all batches of a split: run eagerly, or replayed as a CUDA graph.
+        """The function that evaluates a split: run eagerly, or replayed as a CUDA graph.
 
         It keeps memory for the results of single samples.
         """
@@ -203,8 +208,8 @@ class Evaluator:
                  metric="accuracy", bn="frozen"):
         if bn == "recalibrate" and len(nets) > 1:
             raise InputError(
-                f"expected --ngpu 1 with --bn recalibrate, got {len(nets)}: the statistics are of whole "
-                "batches; start more ranks instead")
+                f"expected --ngpu 1 with --bn recalibrate, got {len(nets)}: the statistics are of "
+                "whole batches; start more ranks instead")
         keep_memory()
         self._counts = {name: len(split) for name, split in splits.items()}
         self._metric, self._bn = metric, bn
@@ -236,9 +241,10 @@ class Evaluator:
 
     @torch.no_grad()
     def __call__(self, split_names, idle=lambda: None):
-        """{NAME_loss: mean loss, NAME_acc: percent} for each split NAME. idle() is called between batches.
+        """{NAME_loss: mean loss, NAME_acc: percent} for each split NAME.
 
-        Another metric than accuracy stands under its own name, as a mean; see `names`.
+        idle() is called between batches. Another metric than accuracy stands under its own name,
+        as a mean; see `names`.
         """
         for shard in self._shards:
             if self._bn == "recalibrate":
@@ -277,7 +283,7 @@ class Evaluator:
 
     @torch.no_grad()
     def calibrate(self):
-        """The batch size from which on a larger one gains nothing, for this network on this device: measured."""
+        """The batch size from which on a larger one gains nothing on this device, measured."""
         shard = self._shards[0]
         held = [split for split in shard.splits.values() if isinstance(split, Split)]
         if not held:
@@ -299,9 +305,10 @@ class Evaluator:
 
 
 def larger_batch_pays(shard, split, smaller, larger, smaller_seconds):
-    """Does a larger batch take less time per sample? Measured in turns, for a second or five times at most.
+    """Does a larger batch take less time per sample?
 
-    smaller_seconds: per sample, with the smaller batch, as far as it is known.
+    Measured in turns, for a second or five times at most. smaller_seconds: per sample, with the
+    smaller batch, as far as it is known.
     """
     larger_seconds = math.inf
     start = time.perf_counter()
@@ -314,7 +321,7 @@ def larger_batch_pays(shard, split, smaller, larger, smaller_seconds):
 
 
 def share(split, i, n):
-    """Part i of n of a split, contiguous. Batches stay together: they are dealt out at every pass."""
+    """Part i of n of a split, contiguous. Batches stay together: each pass deals them out."""
     if n == 1 or isinstance(split, Batches):
         return split
     start, end = (round(len(split) * k / n) for k in (i, i + 1))
@@ -322,7 +329,10 @@ def share(split, i, n):
 
 
 def eval_loss(net, split, loss_name="crossentropy", batch_size=128, device="cpu"):
-    """(mean loss, accuracy in percent) of `net`, on `device`, over `split`. The mode of the network is restored."""
+    """(mean loss, accuracy in percent) of `net`, on `device`, over `split`.
+
+    The network is evaluated in eval mode, and its own mode restored.
+    """
     was_training = net.training
     net.eval()
     try:
@@ -345,11 +355,11 @@ def norms_of(net):
 
 @torch.no_grad()
 def recalibrate(shard, idle=lambda: None):
-    """Set the running statistics of a shard's network to those of the train split, for the weights as they are now.
+    """Set the running statistics of a shard's network to those of the train split, at its weights.
 
-    The plain averages over batches of BN_BATCH of the batches' means and (unbiased) variances, each layer
-    fed by layers that normalize with the batch's own, as in weight averaging (Izmailov et al. 2018,
-    section 3.2). A smaller last batch is left out if there are others.
+    The plain averages over batches of BN_BATCH of the batches' means and (unbiased) variances,
+    each layer fed by layers that normalize with the batch's own, as in weight averaging (Izmailov
+    et al. 2018, section 3.2). A smaller last batch is left out if there are others.
     """
     split = shard.splits["train"]
     norms = norms_of(shard.net)
@@ -382,9 +392,10 @@ def recalibrate(shard, idle=lambda: None):
 
 @torch.no_grad()
 def check_repeatable(net, inputs, output, tell=True):
-    """Raises InputError if a second pass over `inputs` does not give `output` again: a surface would be noise.
+    """Raises InputError if a second pass over `inputs` does not give `output` again.
 
-    tell: warn where the output for a sample depends on the samples beside it.
+    A surface would be noise. tell: warn where the output for a sample depends on the samples beside
+    it.
     """
     try:
         first = logits_of(output)
@@ -405,12 +416,13 @@ def check_repeatable(net, inputs, output, tell=True):
 
     if differ(first, second):
         raise InputError(
-            f"expected the same output from two passes over the same inputs, they differ ({cause}); make "
-            "the network deterministic in eval mode: F.dropout(x, training=self.training)")
+            "expected the same output from two passes over the same inputs, they differ "
+            f"({cause}); make the network deterministic in eval mode: "
+            "F.dropout(x, training=self.training)")
     if tell and len(first) > 2 and differ(first[:2], pair):
         print(
-            "warning: the output for a sample depends on the samples beside it (batch norm in train mode, "
-            f"or without running statistics? {cause}); the surface depends on --batch_size",
+            "warning: the output for a sample depends on the samples beside it (batch norm in "
+            f"train mode, or without running statistics? {cause}); the surface depends on --batch_size",
             file=sys.stderr)
 
 

@@ -1,17 +1,20 @@
-"""Batch norm folded into the convolutions before it, for evaluation: the same function with fewer passes over memory.
+"""Batch norm folded into the convolutions before it: the same function, fewer passes over memory.
 
 In eval mode batch norm is affine, so a convolution followed by batch norm is one convolution with
 
-    weight' = weight * g        bias' = (bias - running_mean) * g + beta        g = gamma / sqrt(running_var + eps)
+    g = gamma / sqrt(running_var + eps)
+    weight' = weight * g
+    bias' = (bias - running_mean) * g + beta
 
-`fold(net)` traces the network once with torch.fx and returns a second forward pass beside it; the network itself
-is not changed. `Folded.refresh()` recomputes weight' and bias' from the network's current tensors, in place: once
-per point. An addition and a ReLU after a convolution are done in place. Where anything does not fit (untraceable
-network, exotic layers, another result), `fold` returns None: the caller then runs the network as it is.
+`fold(net)` traces the network once with torch.fx and returns a second forward pass beside it; the
+network itself is not changed. `Folded.refresh()` recomputes weight' and bias' from the network's
+current tensors, in place: once per point. An addition and a ReLU after a convolution are done in
+place. Where anything does not fit (untraceable network, exotic layers, another result), `fold`
+returns None: the caller then runs the network as it is.
 
-Rejected: the fused convolution + ReLU calls of oneDNN and cuDNN. Their ReLU turns NaN into 0, so that a diverged
-point would get a finite loss; and with memory kept between batches (devices.keep_memory) they were no faster on a
-CPU.
+Rejected: the fused convolution + ReLU calls of oneDNN and cuDNN. Their ReLU turns NaN into 0, so
+that a diverged point would get a finite loss; and with memory kept between batches
+(devices.keep_memory) they were no faster on a CPU.
 """
 
 import operator
@@ -36,7 +39,7 @@ TOLERANCE_IN_ANOTHER_DTYPE = 0.2
 def fold(net, example, dtype=None):
     """The folded forward pass of `net` (in eval mode), or None where it can't be had.
 
-    example: inputs of a few samples, on the network's device; the folded pass must give the network's outputs there.
+    example: inputs of a few samples, on the network's device; the outputs for them must agree.
     dtype: of convolutions and linear layers in the folded pass (default: the network's own).
     """
     try:
@@ -50,7 +53,7 @@ def fold(net, example, dtype=None):
 
 @torch.no_grad()
 def outputs_agree(net, folded, example, dtype):
-    """Does the folded pass give the network's outputs for the example, up to the rounding of its dtype?"""
+    """Does the folded pass give the network's outputs, up to the rounding of its dtype?"""
     folded.refresh()
     expected = net(example)
     if dtype is None:
@@ -65,7 +68,7 @@ def outputs_agree(net, folded, example, dtype):
 
 
 class Folded:
-    """The folded forward pass of a network; call `refresh()` after the network's tensors have changed."""
+    """The folded forward pass of a network; call `refresh()` when the network's tensors have changed."""
 
     def __init__(self, graph_module, copies):
         """copies: the FoldedConvolution and CopiedLinear layers of the pass."""
@@ -87,7 +90,7 @@ class Folded:
                 copy.refresh(next(scales))
 
     def _scales(self):
-        """g = gamma / sqrt(running_var + eps) of each batch norm, (channels,); one launch for all of them."""
+        """g = gamma / sqrt(running_var + eps) of each batch norm, (channels,), all in one launch."""
         scales = [norm.running_var + norm.eps for norm in self._norms]
         if not scales:
             return scales
@@ -106,7 +109,7 @@ class Folded:
 
 
 class FoldedConvolution(nn.Module):
-    """A convolution with the batch norm after it folded in; bias, an addition and a ReLU are part of the call.
+    """A convolution with the batch norm after it; an addition and a ReLU are part of the call.
 
     norm: the batch norm, or None. `relu` may be switched on later.
     """
@@ -115,9 +118,10 @@ class FoldedConvolution(nn.Module):
         super().__init__()
         self.source, self.norm = conv, norm
         self.relu = False
+        has_bias = norm is not None or conv.bias is not None
         self.conv = type(conv)(
             conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-            conv.dilation, conv.groups, bias=norm is not None or conv.bias is not None, device="meta")
+            conv.dilation, conv.groups, bias=has_bias, device="meta")
         allocate_like(self.conv, conv, dtype)
 
     def forward(self, x, other=None):
@@ -177,7 +181,10 @@ class CopiedLinear(nn.Module):
 
 
 def allocate_like(layer, source, dtype):
-    """Give `layer`, built on the meta device (where nothing is drawn at random), memory like that of `source`."""
+    """Give `layer` memory like that of `source`.
+
+    It was built on the meta device, where no weights are drawn at random.
+    """
     weight = torch.empty_like(source.weight, dtype=dtype)  # keeps channels_last
     layer.weight = nn.Parameter(weight, requires_grad=False)
     if layer.bias is not None:
@@ -188,7 +195,7 @@ def allocate_like(layer, source, dtype):
 
 
 class GraphFolding:
-    """The steps from a network to its folded pass. Each rewrites the traced graph; the network is not touched."""
+    """The steps from a network to its folded pass. They change the traced graph, not the network."""
 
     def __init__(self, net, dtype=None):
         self.graph_module = torch.fx.symbolic_trace(net)
@@ -220,7 +227,7 @@ class GraphFolding:
     # ------------------------------------------------ steps
 
     def fold_batch_norms(self):
-        """norm(conv(x)) -> folded(x), where batch norm has statistics and nobody else needs conv(x)."""
+        """norm(conv(x)) -> folded(x), if the norm has statistics and nobody else needs conv(x)."""
         for node in list(self.graph.nodes):
             conv = self.layer_of(node, CONVOLUTIONS)
             if conv is None or conv.padding_mode != "zeros" or conv.padding == "same":
@@ -245,7 +252,7 @@ class GraphFolding:
                 self.call_copy(node, CopiedLinear(linear, self.dtype))
 
     def drop_identities(self):
-        """dropout(x) -> x. After the folding: only a batch norm right behind its convolution is folded."""
+        """dropout(x) -> x. Not before the folding: that takes a norm right behind its convolution."""
         for node in list(self.graph.nodes):
             if self.layer_of(node, IDENTITIES) is not None:
                 self.remove(node, node.args[0])
@@ -262,12 +269,13 @@ class GraphFolding:
             if position[conv_node] < position[other]:
                 conv_node, other = other, conv_node
 
-            if isinstance(self.module_of(conv_node), FoldedConvolution) and len(conv_node.users) == 1:
+            is_folded = isinstance(self.module_of(conv_node), FoldedConvolution)
+            if is_folded and len(conv_node.users) == 1:
                 conv_node.args = (conv_node.args[0], other)
                 self.remove(node, conv_node)
 
     def fuse_relus(self):
-        """relu(conv(x)) -> conv(x) with ReLU, and relu(norm(x)) in place, where nobody else needs its input."""
+        """relu(conv(x)) -> conv(x) with ReLU, and relu(norm(x)) in place, if nobody else needs the input."""
         for node in list(self.graph.nodes):
             if not self.is_relu(node) or len(node.args[0].users) != 1:
                 continue
@@ -289,7 +297,7 @@ class GraphFolding:
         return self.modules.get(node.target)
 
     def layer_of(self, node, kinds):
-        """The module that a node calls, if it is of one of `kinds` and called only once, or None."""
+        """The module that a node calls, if it is of one of `kinds` and called only once."""
         module = self.module_of(node)
         if isinstance(module, kinds) and self.calls[node.target] == 1:
             return module
@@ -303,7 +311,7 @@ class GraphFolding:
         return isinstance(self.module_of(node), nn.ReLU)
 
     def others_have_weights(self):
-        """Would weights stay in the network's dtype, other than those of batch norm (which may mix)?"""
+        """Would weights stay in the network's dtype? Those of batch norm may: it mixes."""
         mixing = (FoldedConvolution, CopiedLinear, *BATCH_NORMS)
         for node in self.graph.nodes:
             if node.op == "get_attr":

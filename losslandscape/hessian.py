@@ -1,15 +1,16 @@
 """Curvature of the loss: Hessian-vector products, and what a surface of eigenvalues is made of.
 
-    hessian = Hessian([net], split, "crossentropy")     # of the mean loss over the split, at the network as it is now
-    hessian(v)                                          # H v; v (n,), n = hessian.size
-    lanczos(hessian, hessian.start())                   # the largest and the smallest eigenvalue (lanczos.py)
-    trace(hessian, hessian.random, samples=30)          # mean and standard error
+    hessian = Hessian([net], split, "crossentropy")   # of the mean loss, at the network as it is
+    now hessian(v)                                        # H v; v (n,), n = hessian.size
+    lanczos(hessian, hessian.start())                 # largest and smallest eigenvalue
+    (lanczos.py) trace(hessian, hessian.random, samples=30)        # mean and standard error
 
-With batches b of n_b samples, N in all, H = sum over b of (n_b / N) Hessian of the mean loss of b: it does not
-depend on the batch size. The network stays in eval mode: the running statistics of batch norm are constants.
+With batches b of n_b samples, N in all, H = sum over b of (n_b / N) Hessian of the mean loss of
+b: it does not depend on the batch size. The network stays in eval mode: the running statistics of
+batch norm are constants.
 
-A product takes one pass with tangents and one backward pass per batch, and nothing is kept from one batch to the
-next: memory grows with the batch (and with the Krylov basis), not with the data set.
+A product takes one pass with tangents and one backward pass per batch, and nothing is kept from one
+batch to the next: memory grows with the batch (and with the Krylov basis), not with the data set.
 """
 
 import contextlib
@@ -43,25 +44,29 @@ PARAMS = {
     "all": lambda name, parameter: True,
 }
 
-# batch sizes that a calibration tries: a product takes about four times the memory of a forward pass
-# with its graph, so half of those of the evaluator
+# batch sizes that a calibration tries: half of the evaluator's, for a product takes about four times
+# the memory of a forward pass
 PRODUCT_BATCH_SIZES = {"cpu": (16, 32, 64), "cuda": (128, 256, 512, 1024)}
 SMALLEST_RATE = 0.97  # of the best one, at which a smaller batch is taken
 
 
-# ---------------------------------------------------------------- one product with the Hessian of one batch
+# ---------------------------------------------------------------- one product, of one batch
 
 
 def reverse_over_forward(outputs_of, parameters, vectors, inputs, total):
-    """H v of total(outputs_of(parameters, inputs)), by one pass with tangents and one backward pass.
+    """H v of total(outputs_of(parameters, inputs)): one pass with tangents, one backward pass.
 
-    outputs_of({name: tensor}, inputs) -> (B, classes); total(outputs) -> scalar; vectors: the parts of v, one
-    per parameter. Returns one tensor per parameter.
+    outputs_of({name: tensor}, inputs) -> (B, classes); total(outputs) -> scalar; vectors: the
+    parts of v, one per parameter. Returns one tensor per parameter.
 
-    With z the outputs and h the gradient of `total` there, H v = d/dw (z . Rh + Rz . h), where R is the derivative
-    along v (Pearlmutter 1994) and Rh, h are held fixed. So the loss is differentiated twice only as a function of
-    the outputs, and a convolution needs its ordinary backward calls only: 8 convolutions' worth of arithmetic,
-    where double backward needs 9 and the slow gradients of gradients of convolutions.
+    With z the outputs and h the gradient of `total` there,
+
+        H v = d/dw (z . Rh + Rz . h)
+
+    where R is the derivative along v (Pearlmutter 1994) and Rh, h are held fixed. So the loss is
+    differentiated twice only as a function of the outputs, and a convolution needs its ordinary
+    backward calls only: 8 convolutions' worth of arithmetic, where double backward needs 9 and the
+    slow gradients of gradients of convolutions.
     """
     # z and Rz
     with forward_ad.dual_level():
@@ -84,7 +89,7 @@ def reverse_over_forward(outputs_of, parameters, vectors, inputs, total):
 
 
 def double_backward(outputs_of, parameters, vectors, inputs, total):
-    """The same by two backward passes, the textbook's way: for networks with a layer that has no forward mode."""
+    """The same by two backward passes, the textbook's way: for layers that have no forward mode."""
     parameters_list = list(parameters.values())
     slopes = torch.autograd.grad(
         total(outputs_of(parameters, inputs)), parameters_list,
@@ -106,7 +111,7 @@ def double_backward(outputs_of, parameters, vectors, inputs, total):
 class HessianShard:
     """One network on one device, and its share of the data.
 
-    names, shapes, memory_formats: of the parameters that the Hessian is about, in the network's order.
+    names, shapes, memory_formats: of the parameters of the Hessian, in the network's order.
     """
 
     def __init__(self, net, split, params, allow_tf32):
@@ -117,12 +122,12 @@ class HessianShard:
         self.dtype = named[self.names[0]].dtype
         self.shapes = [named[name].shape for name in self.names]
         self.memory_formats = [memory_format_of(named[name]) for name in self.names]
-        # detached: they share the memory of the network's own, which a plane moves, but bring no graph of their own
+        # detached: they share the memory of the network's own, which move, but bring no graph
         self.fixed = {name: p.detach() for name, p in named.items() if name not in self.names}
         self.split = self._prepared(split)
 
     def _prepared(self, split):
-        """The split in the dtype and memory format of the network, on the device if it fits there."""
+        """The split in the network's dtype and memory format, on the device if it fits there."""
         images_format = torch.contiguous_format
         if isinstance(split.inputs, torch.Tensor) and split.inputs.is_floating_point():
             example = split.inputs[:4].to(self.device, self.dtype)
@@ -152,7 +157,7 @@ class HessianShard:
         return each(inputs, lambda t: t.to(self.device))
 
     def outputs(self, moving, inputs):
-        """The network's output with the tensors `moving`, {name: tensor}, instead of its own parameters."""
+        """The network's output with `moving`, {name: tensor}, instead of its own parameters."""
         state = self.fixed | moving
         return apply(lambda *args, **kwargs: functional_call(self.net, state, args, kwargs), inputs)
 
@@ -166,9 +171,10 @@ class HessianShard:
         return parts
 
     def launch(self, batch_size, count, loss, one_batch, idle):
-        """Start the sum over the batches of one_batch(parameters, inputs, total); one tensor per parameter.
+        """Start the sum over the batches of one_batch(parameters, inputs, total).
 
-        total(outputs) is the sum of the batch's losses over `count`.
+        total(outputs): the sum of the batch's losses, divided by `count`. Returns one tensor per
+        parameter.
         """
         parameters, sums = self.parameters(), None
         with tf32(self.allow_tf32):
@@ -187,7 +193,7 @@ class HessianShard:
 
 
 def chosen_parameters(named, params):
-    """The names of the parameters {name: tensor} that --params stands for; raises InputError for none."""
+    """Which names of {name: tensor} --params stands for; raises InputError for none."""
     names = []
     for name, parameter in named.items():
         if params in PARAMS:
@@ -198,7 +204,8 @@ def chosen_parameters(named, params):
             names.append(name)
     if not names:
         raise InputError(
-            f"expected a network with parameters for --params {params}, found none; take --params all")
+            f"expected a network with parameters for --params {params}, found none; "
+            "take --params all")
     return names
 
 
@@ -212,18 +219,19 @@ def memory_format_of(tensor):
 
 
 class Hessian:
-    """The Hessian of the mean loss, as a linear map, at the network as it is at the moment of the call.
+    """The Hessian of the mean loss as a linear map, at the network as it is when it is called.
 
     nets: one network in eval mode per device, equal weights; the devices share the data.
     split: inputs (N, ...) and targets (N,).
     loss_name: see criteria.loss_function.
-    params: 'weights' (two or more dimensions, the original's choice), 'all', or a regular expression that the
-        names of the parameters are searched for.
+    params: 'weights' (two or more dimensions, the original's choice), 'all', or a regular expression
+        that the names of the parameters are searched for.
     precision: '', 'fp32' or 'tf32'.
     product: reverse_over_forward or double_backward (default: the first that the network can do).
 
-    A vector has shape (n,), the parameters' order, their dtype, and lies on the first device. idle() is called
-    between batches, and while a device works. Raises InputError where these don't go together.
+    A vector has shape (n,), the parameters' order, their dtype, and lies on the first device.
+    idle() is called between batches, and while a device works. Raises InputError where these
+    don't go together.
     """
 
     def __init__(self, nets, split, loss_name="crossentropy", params="weights", batch_size=128,
@@ -231,8 +239,8 @@ class Hessian:
         check_precision(precision)
         if not isinstance(split, Split):
             raise InputError(
-                "expected data that fit into memory as tensors of one shape for the Hessian; give fewer "
-                "(--data_split), or pad them alike")
+                "expected data that fit into memory as tensors of one shape for the Hessian; give "
+                "fewer (--data_split), or pad them alike")
         if len(split) < len(nets):
             raise InputError(
                 f"expected at least {len(nets)} samples for {len(nets)} devices, got {len(split)}")
@@ -264,7 +272,8 @@ class Hessian:
         # a layer or a loss without forward mode, an output that is no tensor
         failures = NotImplementedError, RuntimeError, TypeError, AttributeError, InputError
         with contextlib.suppress(*failures), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, when its forward mode is first used
+            # torch's own, when its forward mode is first used
+            warnings.simplefilter("ignore", FutureWarning)
             reverse_over_forward(
                 shard.outputs, shard.parameters(), shard.parts(self.random),
                 shard.on_device(pair.inputs), lambda z: self._loss(z, pair.targets).sum())
@@ -299,7 +308,7 @@ class Hessian:
         return self._sum(gradient_on, idle)
 
     def _sum(self, one_batch_on, idle):
-        """The sum over all shards and batches of one_batch_on(shard)(parameters, inputs, total), flat: (n,)."""
+        """Sum over shards and batches of one_batch_on(shard)(parameters, inputs, total), (n,)."""
         of_shards = [
             shard.launch(self.batch_size, self._count, self._loss, one_batch_on(shard), idle)
             for shard in self._shards]
@@ -311,10 +320,11 @@ class Hessian:
         return torch.stack(flat).sum(0)
 
     def start(self, idle=lambda: None):
-        """A start vector (n,) that depends on the point alone: gradient and a fixed random vector, in equal parts.
+        """A start vector (n,) that depends on the point alone: the gradient plus a random vector.
 
-        The gradient lies mostly among the eigenvectors at the ends (Gur-Ari et al. 2018); the random part is for
-        those that symmetry hides from it, and for a minimum, where the gradient is 0.
+        Both have length 1. The gradient lies mostly among the eigenvectors at the ends (Gur-Ari
+        et al. 2018); the random part is for those that symmetry hides from it, and for a minimum,
+        where the gradient is 0.
         """
         gradient = self.gradient(idle)
         norm = gradient.norm()
@@ -322,7 +332,7 @@ class Hessian:
         return self.random / self.random.norm() + unit_gradient
 
     def calibrate(self):
-        """The fastest batch size for this network on this device, by one short measurement of each candidate."""
+        """The fastest batch size for this network on this device, measured."""
         count = len(self._shards[0].split)
         candidates = batch_sizes_to_try(PRODUCT_BATCH_SIZES, self.device, count)
         rates = {}  # samples per second
@@ -338,7 +348,7 @@ class Hessian:
         return next(size for size in rates if rates[size] >= SMALLEST_RATE * best)
 
     def _seconds_of_product(self, batch_size):
-        """The time of a product with the Hessian of one batch; the better of two after a first, which warms up."""
+        """The time of a product with the Hessian of one batch: the better of two, after a first."""
         shard = self._shards[0]
         parts = shard.parts(self.random)
         batch = shard.split.part(slice(batch_size))
@@ -365,7 +375,7 @@ def check_precision(precision):
             "its rounding is larger than the small eigenvalues; leave it out")
 
 
-# ---------------------------------------------------------------- the evaluator of a surface of eigenvalues
+# ---------------------------------------------------------------- surfaces of eigenvalues
 
 EIGENVALUE_NAMES = ("max_eig", "min_eig", "max_eig_res", "min_eig_res", "eig_converged")
 
@@ -373,8 +383,8 @@ EIGENVALUE_NAMES = ("max_eig", "min_eig", "max_eig_res", "min_eig_res", "eig_con
 class EigenvalueEvaluator:
     """Evaluates the ends of the spectrum of networks as they are at the moment of the call.
 
-    The interface is that of evaluator.Evaluator. nets, split, loss_name, batch_size, precision, params: see
-    Hessian. tol, max_products: see lanczos.
+    The interface is that of evaluator.Evaluator. nets, split, loss_name, batch_size, precision,
+    params: see Hessian. tol, max_products: see lanczos.
     """
 
     def __init__(self, nets, split, loss_name="crossentropy", batch_size=128, precision="",

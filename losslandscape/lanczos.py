@@ -1,4 +1,4 @@
-"""Eigenvalues at the ends of the spectrum of a symmetric map H, and its trace, from products with vectors alone.
+"""The ends of the spectrum of a symmetric map H, and its trace, from products with vectors alone.
 
     lanczos(product, start)                     # the largest and the smallest eigenvalue
     trace(product, like, samples=30)            # mean and standard error
@@ -13,7 +13,10 @@ import torch
 
 from losslandscape.errors import InputError
 
-# An eigenvalue is done when its residual |H u - theta u| is at most tol * max(|theta|, FLOOR * |H|).
+# An eigenvalue is done when its residual |H u - theta u| is at most
+#
+#     tol * max(|theta|, FLOOR * |H|)
+#
 # Without a floor, a smallest eigenvalue of about 0 (a convex point) would never be done; with it,
 # min/max is right to FLOOR * tol.
 FLOOR = 0.01
@@ -32,11 +35,12 @@ STRIP_ELEMENTS = 1 << 24  # that a compression mixes at a time
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalues at the ends: `low` ascending, `high` descending, with the residuals |H u - theta u|, |u| = 1.
+    """Eigenvalues at the ends: `low` ascending, `high` descending.
 
-    A symmetric matrix has an eigenvalue within the residual of theta; the error itself is of the order
-    residual^2 / gap to the next one. `converged`: all residuals are within the tolerance. `products`: how many
-    it took. NaN throughout where H is not finite.
+    Each has its residual |H u - theta u|, |u| = 1. A symmetric matrix has an eigenvalue within
+    the residual of theta; the error itself is of the order residual^2 / gap to the next one.
+    `converged`: all residuals are within the tolerance. `products`: how many it took. NaN
+    throughout where H is not finite.
     """
 
     low: np.ndarray
@@ -49,15 +53,16 @@ class Spectrum:
 
 def lanczos(product, start, low=1, high=1, tol=TOLERANCE, max_products=MAX_PRODUCTS,
             basis_bytes=BASIS_BYTES, idle=lambda: None):
-    """The `low` smallest and `high` largest eigenvalues of a symmetric map, from one Krylov space: a Spectrum.
+    """The `low` smallest and `high` largest eigenvalues of a symmetric map: a Spectrum.
 
-    product(v, idle) -> H v; start (n,). Stops as soon as every residual is at most
-    tol * max(|theta|, FLOOR * |H|), at the latest after `max_products` products. The thick-restart Lanczos
-    method of Wu & Simon (2000) with full orthogonalization: where the basis is full, the Ritz vectors nearest to
-    both ends stay. Of equal eigenvalues some may be left out.
+    product(v, idle) -> H v; start (n,). Stops as soon as every residual is at most tol *
+    max(|theta|, FLOOR * |H|), at the latest after `max_products` products. The thick-restart
+    Lanczos method of Wu & Simon (2000), one Krylov space for both ends, with full
+    orthogonalization: where the basis is full, the Ritz vectors nearest to both ends stay. Of
+    equal eigenvalues some may be left out.
 
-    ARPACK (scipy's eigsh with which='BE') looks at the residuals only after it has filled its basis, at 20
-    products, and needs about twice as many; benchmarks/hessian.py compares them.
+    ARPACK (scipy's eigsh with which='BE') looks at the residuals only after it has filled its
+    basis, at 20 products, and needs about twice as many; benchmarks/hessian.py compares them.
     """
     norm = float(start.norm())
     if not np.isfinite(norm):
@@ -88,12 +93,12 @@ def not_finite(low, high, products):
 
 
 class KrylovSpace:
-    """The space of start, H start, H^2 start, ...: an orthonormal basis of it, and what H does there.
+    """The space of start, H start, H^2 start, ...: an orthonormal basis, and H in it.
 
     basis: (rows, n), the dtype and device of `start`; its first `count` rows are filled.
     projected: (rows, rows) float64, basis H basis^T.
-    theta, vectors, residuals: the eigenvalues of `projected`, ascending, its eigenvectors (columns), and the
-        residuals |H u - theta u| of the Ritz vectors u that they stand for.
+    theta, vectors: the eigenvalues of `projected`, ascending, and its eigenvectors (columns).
+    residuals: |H u - theta u| of the Ritz vectors u that they stand for.
     remainder, remainder_norm: the part of the last product that lies outside of the space.
     """
 
@@ -114,7 +119,7 @@ class KrylovSpace:
         return min(self.low + self.high, self.size)
 
     def extend(self, direction, product, idle):
-        """Append a unit vector (n,) orthogonal to the basis, multiply it by H, and solve the projected problem."""
+        """Append a unit vector (n,) orthogonal to the basis, and solve the projected problem."""
         self.basis[self.count] = direction
         self.count += 1
         last = self.count - 1
@@ -196,7 +201,7 @@ class KrylovSpace:
 
 
 def orthogonalize(vector, basis):
-    """(the part of `vector` orthogonal to the rows of `basis` (j, n), the coefficients (j,) of the rest).
+    """(part of `vector` orthogonal to the rows of `basis` (j, n), coefficients (j,) of the rest).
 
     Twice is enough (Kahan, Parlett).
     """
@@ -211,11 +216,11 @@ def orthogonalize(vector, basis):
 
 
 def trace(product, like, samples=30, idle=lambda: None):
-    """(trace of H, its standard error), by `samples` >= 2 products with random signs (Hutchinson 1990).
+    """(trace of H, its standard error), by products with random signs (Hutchinson 1990).
 
     E[v H v] = trace for independent v_i = +-1; the standard error is the samples' deviation over
-    sqrt(samples). The signs are the same at every call. like: a vector (n,) whose dtype and device the signs
-    take. Raises InputError for fewer than 2 samples.
+    sqrt(samples). The signs are the same at every call. like: a vector (n,) whose dtype and
+    device the signs take. Raises InputError for fewer than 2 samples.
     """
     if samples < 2:
         raise InputError(
