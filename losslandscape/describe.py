@@ -16,8 +16,9 @@ from losslandscape.files.layouts import (
     read_projection,
     read_surface,
 )
+from losslandscape.files.provenance import printable
 
-# keys of the provenance in words, in the order in which they are listed; others follow under their own names
+# keys of the provenance in words, in the order in which they are listed; others follow
 PROVENANCE_WORDS = {
     "model": "network",
     "model_file": "model file",
@@ -62,9 +63,10 @@ def describe(path):
         lines = projection_in_words(arrays)
     else:
         raise InputError(
-            f"expected a direction, surface or projection file, found {sorted(names)[:5]} in {path}; "
-            "is this the right file?")
-    return printable("\n".join([*lines, *provenance_in_words(provenance)]))
+            "expected a direction, surface or projection file, "
+            f"found {sorted(names)[:5]} in {path}; is this the right file?")
+    lines += provenance_in_words(provenance)
+    return "\n".join(printable(line) for line in lines)
 
 
 def surface_in_words(surface):
@@ -112,7 +114,8 @@ def directions_in_words(directions):
     for letter, axis in zip("xy", axes, strict=False):
         size = sum(array.size for array in axis)
         squares = [np.square(np.asarray(array, float)).sum() for array in axis]
-        lines.append(f"  {letter}  {len(axis)} tensors, {size} numbers, norm {sum(squares) ** 0.5:.6g}")
+        norm = sum(squares) ** 0.5
+        lines.append(f"  {letter}  {len(axis)} tensors, {size} numbers, norm {norm:.6g}")
 
     if "explained_variance_ratio_" in directions.extra:
         shares = directions.extra["explained_variance_ratio_"]
@@ -153,11 +156,6 @@ def entry_in_words(entry):
     if re.fullmatch("[0-9a-f]{64}", text):
         return f"sha256 {text[:16]}..."
     return text
-
-
-def printable(text):
-    """Text with '?' for what a terminal can't show, or would take as a command."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def main(argv=None):

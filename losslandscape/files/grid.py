@@ -1,10 +1,12 @@
 """A grid of points in the plane of a plot, and the values on it.
 
-Values on a 2-D grid have shape (ny, nx): row = y. Points are numbered in row-major order of that shape.
+Values on a 2-D grid have shape (ny, nx): row = y. Points are numbered in row-major order of that
+shape.
 
-"No value" has one encoding: a point of NAME that is not computed has `surface.computed[NAME] == False`, and is masked
-in `surface.get(NAME)`, which is what pictures draw. NaN and inf are results. What `surface.values[NAME]` holds at a
-point that is not computed says nothing (it is NOT_COMPUTED where we make it).
+"No value" has one encoding: where a point of NAME is not computed, `surface.computed[NAME]` is
+False, and `surface.get(NAME)`, which is what pictures draw, is masked. NaN and inf are results.
+`surface.values[NAME]` holds NaN at such a point, so that nobody takes it for a number; but only the
+mask says that it is not computed.
 """
 
 import math
@@ -15,7 +17,7 @@ import numpy as np
 from losslandscape.errors import InputError
 
 MAX_POINTS = 10**7  # of a grid; about 1 GB of memory while they are computed
-NOT_COMPUTED = math.nan  # stands in `values` where nothing is computed; never looked at, see above
+NOT_COMPUTED = math.nan  # fills `values` where nothing is computed; never compared with, see above
 ERRORS = {"train_err": "train_acc", "test_err": "test_acc"}  # error = 100 - accuracy, in percent
 
 
@@ -104,7 +106,7 @@ class Surface:
     values: dict = field(default_factory=dict)  # name -> (ny, nx) float64
     computed: dict = field(default_factory=dict)  # name -> (ny, nx) bool
     dir_file: str = ""
-    provenance: dict = field(default_factory=dict)  # what the surface was made from, see provenance.py
+    provenance: dict = field(default_factory=dict)  # see provenance.py
 
     def with_values(self, names):
         """The same surface with room for `names` where it has none yet."""
@@ -126,10 +128,11 @@ class Surface:
         return "train_loss"
 
     def get(self, name):
-        """Masked array (ny, nx) of `name`: points that are not computed are masked, NaN and inf are results.
+        """Masked array (ny, nx) of `name`, without the points that are not computed.
 
-        `train_err` and `test_err` are 100 - accuracy, in percent, where the file has the accuracy
-        and no such name. Raises InputError for a name that the surface does not have.
+        NaN and inf are results. `train_err` and `test_err` are 100 - accuracy, in percent, where the
+        surface has the accuracy and no such name. Raises InputError for a name that it does not
+        have.
         """
         if name in self.values:
             return np.ma.masked_array(self.values[name], mask=~self.computed[name])

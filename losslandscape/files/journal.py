@@ -76,12 +76,12 @@ class Journal:
 
     def read(self):
         """[(point, {name: value})] that a killed job has left, if they belong to this surface."""
-        head, *contents = self._whole_lines() or [None]
-        if not self._is_ours(head):
+        contents = self._whole_lines()
+        if not contents or not self._is_ours(contents[0]):
             return []
 
         results = []
-        for content in contents:
+        for content in contents[1:]:
             if self._is_result(content):
                 point, values = content
                 known = {name: values[name] for name in values if name in self._surface.values}

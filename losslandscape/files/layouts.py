@@ -25,8 +25,8 @@ from losslandscape.files import provenance as provenances
 from losslandscape.files.atomic import write_file
 from losslandscape.files.grid import MAX_POINTS, NOT_COMPUTED, Grid, Surface
 
-# What a point that is not computed holds in a file. Readers of the original's files know it; we look
-# at it only where a file has no mask.
+# What a point that is not computed holds in a file, for readers that know no mask. We look at it
+# only in files of the original, which have none.
 STORED_NOT_COMPUTED = -1.0
 STORED_NOT_COMPUTED_BY_NAME = {"min_eig": 1.0}
 
@@ -134,7 +134,7 @@ def _read_dir_file(f):
 
 @dataclass(frozen=True)
 class Directions:
-    """One or two axes: a list of arrays each, one per parameter (weights) or state-dict entry (states).
+    """One or two axes: a list of arrays each, one per parameter or, for states, state-dict entry.
 
     `extra`: further named arrays of the file, such as the explained variance of a PCA.
     """
@@ -214,13 +214,13 @@ def read_projection(path):
         count = len(arrays["proj_xcoord"])
         for name, array in arrays.items():
             if array.shape[:1] != (count,):
-                raise InputError(f"expected {count} rows in {name!r} of {path}, one per checkpoint, "
-                                 f"got the shape {array.shape}; the file is damaged")
+                raise InputError(f"expected {count} rows (checkpoints) in {name!r} of {path}, "
+                                 f"got shape {array.shape}; the file is damaged")
         return arrays, _read_provenance(f)
 
 
 def write_projection(path, arrays, provenance):
-    """Write arrays by name; `proj_xcoord` and `proj_ycoord` must be among them. Raises InputError."""
+    """Write arrays by name, `proj_xcoord` and `proj_ycoord` among them. Raises InputError."""
 
     def fill(f):
         for name, array in arrays.items():
@@ -246,7 +246,7 @@ def _open_hdf5(path, kind):
     if not os.path.exists(path):
         raise InputError(f"expected a {kind} at {path}, found nothing there; check the name")
     try:
-        # files are never changed in place, so no lock is needed, and file systems without locks work
+        # files are never changed in place: no lock is needed, and file systems without locks work
         with h5py.File(path, "r", locking=False) as f:
             yield f
     except InputError:

@@ -45,13 +45,14 @@ class Lock:
             "file": os.path.basename(os.path.realpath(target)),
         }
 
-        # whoever removes a dead job's lock may find that somebody else was quicker to make a new one
+        # several jobs may remove a dead job's lock: the quickest makes the new one
         for _ in range(ATTEMPTS):
             if self._create():
                 break
             self._remove_if_dead(target)
         else:
-            raise InputError(f"can't get the lock {self.path}; if no job writes {target}, delete it")
+            raise InputError(
+                f"can't get the lock {self.path}; if no job writes {target}, delete it")
         threading.Thread(target=self._touch_until_released, daemon=True).start()
 
     def check(self):
@@ -167,7 +168,7 @@ def _parsed_job(text):
 
 
 def _is_alive(job, age):
-    """Does the job of a lock run, as far as can be known here? age: seconds since the last touch."""
+    """Does the job of a lock run, as far as can be known? age: seconds since the last touch."""
     if job.get("host") != socket.gethostname() or job.get("machine") != _pid_space():
         return age < STALE_SECONDS
     try:
@@ -196,7 +197,7 @@ def _start_of_process(pid):
 
 
 def _pid_space():
-    """Where a pid means something, for containers and machines may share a name; '' where unknown."""
+    """Where a pid means something, '' where unknown: containers and machines may share a name."""
     try:
         boot = _read_text("/proc/sys/kernel/random/boot_id").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -1,14 +1,15 @@
-"""The names of files. Whoever makes or reads a name does it here, so that no two places can disagree.
+"""The names of files. They are made and read in this module, so that no two places disagree.
 
     direction file   MODEL_FILE_weights_xignore=biasbn_xnorm=filter.h5, ..._idx=N.h5 for repeat N
-    surface file     DIRECTION_FILE_[-1.0,1.0,51]x[-1.0,1.0,51].h5, with _option=value before the last .h5
+    surface file     DIRECTION_FILE_[-1.0,1.0,51]x[-1.0,1.0,51].h5, ..._option=value.h5
     summary          SURFACE_FILE_repeats=K.h5
     picture          SURFACE_FILE_train_loss_2dcontour.pdf
     PCA              RUN_FOLDER/PCA_weights_ignore=biasbn_save_epoch=1/directions.h5
-    projection       DIRECTION_FILE_proj_cos.h5, DIRECTION_FILE_RUN_proj_cos.h5 where there are several runs
+    projection       DIRECTION_FILE_proj_cos.h5, of several runs DIRECTION_FILE_RUN_proj_cos.h5
     lock, journal    .0123456789abcdef.lock, hidden in the folder of the surface file
 
-Names of the original program are kept byte for byte; a part that it did not know is there only where its option is set.
+Names of the original program are kept byte for byte. A part that it did not know is there only
+where its option is set.
 """
 
 import hashlib
@@ -33,11 +34,13 @@ def option_suffix(*parts):
 # ---------------------------------------------------------------- direction files
 
 
-def direction_file_name(model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0):
+def direction_file_name(
+    model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0
+):
     """Name of the direction file of a plot around `model_file`.
 
-    x, y: the axes, with `norm`, `ignore` and `model_file`; y is None for a 1-D plot. params, freeze: regular
-    expressions that choose the parameters. idx: number of the repeat.
+    x, y: the axes, with `norm`, `ignore` and `model_file`; y is None for a 1-D plot.
+    params, freeze: regular expressions that choose the parameters. idx: number of the repeat.
     """
     name = _pair_stem(model_file, x.model_file)
     if y and y.model_file:
@@ -52,7 +55,7 @@ def direction_file_name(model_file, dir_type, x, y=None, same_dir=False, params=
 
 
 def plain_pattern(pattern):
-    """A regular expression as a part of a file name; a hash tells apart those that had to be changed."""
+    """A regular expression as a part of a file name; where it had to be changed, with its hash."""
     plain = re.sub(r"[^\w.,^$+-]+", "-", pattern)[:40]
     if plain == pattern:
         return plain
@@ -62,8 +65,8 @@ def plain_pattern(pattern):
 def _pair_stem(file1, file2):
     """MODEL_FILE, or both files where x runs from one to the other.
 
-    In one folder: FILE1_BASE2. In two: DIR1_BASE1_DIR2_BASE2 with DIR2 below the longest common folder, so that
-    r/a/m.t7 and r/b/m.t7 give r/a_m.t7_b_m.t7, which lies in the common folder.
+    In one folder: FILE1_BASE2. In two: DIR1_BASE1_DIR2_BASE2 with DIR2 below the longest common
+    folder, so that r/a/m.t7 and r/b/m.t7 give r/a_m.t7_b_m.t7, which lies in the common folder.
     """
     if not file2:
         return file1
@@ -75,7 +78,10 @@ def _pair_stem(file1, file2):
 
 
 def _label_beside(origin, file):
-    """BASE of a file in the folder of `origin`, else DIR_BASE with DIR below the longest common folder."""
+    """BASE of a file in the folder of `origin`, else DIR_BASE.
+
+    DIR is the folder below the longest common one.
+    """
     folder, base = os.path.split(file)
     if folder == os.path.dirname(origin):
         return base
@@ -95,19 +101,20 @@ def _joined(*parts):
 def surface_file_name(dir_file, grid_text, options=()):
     """Name of the surface file: the direction file, the grid, and what is not at its default.
 
-    grid_text: '[xmin,xmax,xnum]', in 2-D followed by 'x[ymin,ymax,ynum]'; options: see `option_suffix`.
+    grid_text: '[xmin,xmax,xnum]', in 2-D followed by 'x[ymin,ymax,ynum]'; options: (name, value)
+    pairs, see `option_suffix`.
     """
     return f"{dir_file}_{grid_text}{option_suffix(*options)}.h5"
 
 
 @dataclass(frozen=True)
 class SurfaceName:
-    """A surface file's name, without its folder, in its parts: STEM[_idx=N].h5_GRID[_option=value ...].h5"""
+    """The parts of a surface file's name, without folder: STEM[_idx=N].h5_GRID[OPTIONS].h5"""
 
     stem: str
     grid: str  # '[-1.0,1.0,51]', in 2-D '[-1.0,1.0,51]x[-1.0,1.0,51]'
-    options: str = ""
-    idx: int = 0
+    options: str = ""  # '_option=value', one after the other
+    idx: int = 0  # number of the repeat
 
     def __str__(self):
         return f"{self.stem}{option_suffix(('idx', self.idx))}.h5_{self.grid}{self.options}.h5"
@@ -134,7 +141,7 @@ SURFACE_NAME = re.compile(
 
 
 def surface_names_in(folder):
-    """[SurfaceName] of the surface files in a folder, sorted by file name; '' is the current one."""
+    """[SurfaceName] of the surface files in a folder, sorted; '' is the current folder."""
     names = (SurfaceName.parse(name) for name in sorted(os.listdir(folder or ".")))
     return [name for name in names if name is not None]
 
@@ -142,7 +149,8 @@ def surface_names_in(folder):
 def repeats_of(surface_file):
     """The files of the repeats of a surface (--idx 1, 2, ...) that exist, in order: {idx: path}.
 
-    `..._xnorm=filter.h5_[-1.0,1.0,51].h5` has the repeats `..._xnorm=filter_idx=N.h5_[-1.0,1.0,51].h5`.
+    `..._xnorm=filter.h5_[-1.0,1.0,51].h5` has the repeats
+    `..._xnorm=filter_idx=N.h5_[-1.0,1.0,51].h5`.
     """
     folder, base = os.path.split(surface_file)
     experiment = SurfaceName.parse(base)
@@ -167,12 +175,12 @@ def is_summary_name(path):
 
 
 def picture_file_name(data_file, kind, file_format, surf_name=""):
-    """DATA_FILE_SURFNAME_KIND.FORMAT, DATA_FILE_KIND.FORMAT for a picture that is not of one value."""
+    """DATA_FILE_SURFNAME_KIND.FORMAT, or DATA_FILE_KIND.FORMAT where it is of several values."""
     return f"{_joined(data_file, surf_name, kind)}.{file_format}"
 
 
 def export_stem(surface_file, surf_name, zmax=None, log=False):
-    """SURFACE_FILE_SURFNAME_zmax=Z_log: what the exports of clipped or logarithmic heights are named by."""
+    """SURFACE_FILE_SURFNAME_zmax=Z_log: the names of exports without their ending."""
     return f"{surface_file}_{surf_name}" + option_suffix(("zmax", zmax), ("log", log))
 
 
@@ -182,7 +190,7 @@ def export_stem(surface_file, surf_name, zmax=None, log=False):
 def pca_file_name(folder, dir_type, ignore, save_epoch, labels=()):
     """Name of the direction file of a PCA.
 
-    folder: of the run, or the common one of several; labels: the short names of these, none for a single run.
+    folder: of the run, or the common one of several. labels: short names of several runs.
     """
     name = f"PCA_{dir_type}" + option_suffix(("ignore", ignore), ("save_epoch", save_epoch))
     if labels:
@@ -193,28 +201,72 @@ def pca_file_name(folder, dir_type, ignore, save_epoch, labels=()):
     return os.path.join(folder, name, "directions.h5")
 
 
+def run_labels(folders):
+    """A short name for each training run: its folder, seen from the common one."""
+    if len(folders) == 1:
+        return [_last_folder(folders[0])]
+
+    common = common_folder(folders)
+    labels = []
+    for folder in folders:
+        below = os.path.relpath(folder, common)
+        if below == ".":
+            labels.append(_last_folder(folder))
+        else:
+            labels.append(below.replace(os.sep, "_"))
+
+    if len(set(labels)) < len(labels):  # a_b and a/b
+        labels = [f"{i}_{label}" for i, label in enumerate(labels, 1)]
+    return labels
+
+
+def common_folder(folders):
+    """The folder that all of them lie in, absolute where one of them is; a single folder as it is given."""
+    if len(folders) == 1:
+        return folders[0]
+    common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    if any(os.path.isabs(folder) for folder in folders):
+        return common
+    return os.path.relpath(common)
+
+
+def _last_folder(folder):
+    return os.path.basename(os.path.abspath(folder))
+
+
+def projection_file_names(dir_file, labels):
+    """Names of the projections of all runs into the plane of `dir_file`; labels: as `run_labels` gives them."""
+    if len(labels) == 1:
+        return [projection_file_name(dir_file)]
+    return [projection_file_name(dir_file, label) for label in labels]
+
+
 def projection_file_name(dir_file, run=""):
-    """Name of the projection of a run into the plane of `dir_file`; run: its short name where there are several."""
+    """Name of the projection of a run into the plane of `dir_file`.
+
+    run: its short name, where there are several.
+    """
     return f"{_joined(dir_file, run)}_proj_cos.h5"
 
 
 def projections_of(dir_file):
-    """The projection files of a direction file that exist, sorted: one, or one for each of several runs."""
+    """The projection files of a direction file that exist, sorted: one for each run."""
     folder, base = os.path.split(dir_file)
     if not os.path.isdir(folder or "."):
         return []
     pattern = re.compile(re.escape(base) + r"(_.+)?_proj_cos\.h5", re.DOTALL)
-    return sorted(os.path.join(folder, name) for name in os.listdir(folder or ".") if pattern.fullmatch(name))
+    names = [name for name in os.listdir(folder or ".") if pattern.fullmatch(name)]
+    return sorted(os.path.join(folder, name) for name in names)
 
 
-# ---------------------------------------------------------------- hidden files beside a surface file
+# ---------------------------------------------------------------- hidden files
 
 
 def hidden_file_beside(target, kind):
     """Path of a hidden file beside `target`.
 
-    Its name is short, for that of `target` may be as long as the file system allows, and the same for all links to
-    the file.
+    Its name is short, for that of `target` may be as long as the file system allows, and the same
+    for all links to the file.
     """
     folder, base = os.path.split(os.path.realpath(target))
     return os.path.join(folder, f".{hashlib.sha256(os.fsencode(base)).hexdigest()[:16]}.{kind}")

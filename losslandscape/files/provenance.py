@@ -57,10 +57,15 @@ def refuse_mismatch(path, old, new, keys=MATTERS):
 
 def _abbreviated(value):
     """A SHA-256 is recognized by its first digits."""
-    text = str(value)
+    text = printable(str(value))
     if len(text) == 64:
         return text[:10]
     return text
+
+
+def printable(text):
+    """A text from a file in one line, with '?' for what a terminal would take as a command."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 # ---------------------------------------------------------------- of a file that is being made
@@ -164,7 +169,7 @@ def check_provenance(provenance, path):
     for key, (is_valid, expected) in ENTRIES.items():
         if key in provenance and not is_valid(provenance[key]):
             raise InputError(f"expected {expected} as {key!r} in the provenance of {path}, "
-                             f"got {str(provenance[key])[:60]}; correct it, or delete the file")
+                             f"got {provenance[key]!r:.60}; correct it, or delete the file")
 
 
 def _is_deeper_than(depth, value):
@@ -214,7 +219,8 @@ def _are_repeats(value):
 
 def _are_centre_notes(value):
     """{name: note}, a trace or a list of eigenvalues at the centre."""
-    return _is_object(value) and all(_is_trace(note) or _is_spectrum(note) for note in value.values())
+    return _is_object(value) and all(
+        _is_trace(note) or _is_spectrum(note) for note in value.values())
 
 
 def _is_trace(note):

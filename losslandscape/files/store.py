@@ -1,6 +1,6 @@
-"""The surface file of a running job: created or resumed, locked, filled, saved. Only rank 0 has one.
+"""The surface file of a running job: created or resumed, locked, filled, saved.
 
-Laws:
+Only rank 0 has one. Its laws:
 
 - A result is on the disk within 5 s after it was recorded, and writing takes 1 % of the time.
 - What is on the disk stays there, whatever happens next.
@@ -57,7 +57,10 @@ class SurfaceStore:
             self._take_up(new)
 
     def _load(self, new):
-        """Take the surface of the file, with the provenance of `new`; `new` itself where there is none."""
+        """Take the surface of the file, or `new` where there is no file.
+
+        The provenance of the run becomes part of it. Raises InputError where the two do not fit.
+        """
         if os.path.exists(self.path):
             old = layouts.read_surface(self.path)
             if not old.grid.matches(new.grid):
@@ -87,7 +90,7 @@ class SurfaceStore:
             raise
 
     def _clear_up_after_killed_job(self):
-        """Remove lock and journal of a job that was killed after its last save, not a living job's."""
+        """Remove what a job has left that was killed after its last save; a living job keeps it."""
         if os.path.exists(lock_path(self.path)):
             with contextlib.suppress(InputError):
                 lock = Lock(self.path)
@@ -97,7 +100,7 @@ class SurfaceStore:
     # ------------------------------------------------------------ results
 
     def missing(self, names=None):
-        """Numbers of the points where one of `names` is not computed yet; default: all of the run's."""
+        """Numbers of the points where one of `names` (all of the run's) is not computed yet."""
         computed = [self.surface.computed[name] for name in names or self._names]
         return np.flatnonzero(~np.logical_and.reduce(computed))
 
@@ -119,7 +122,7 @@ class SurfaceStore:
         return self.surface.provenance.get("centre", {})
 
     def note(self, name, value):
-        """Put a value (JSON) of the centre into the file, at once; a complete file is locked for it."""
+        """Put a value (JSON) of the centre into the file, at once; a complete one is locked."""
         self.surface.provenance["centre"] = self.notes | {name: value}
         if self._lock is None:
             self._lock = Lock(self.path)
@@ -168,7 +171,7 @@ class SurfaceStore:
         return is_quick or has_new_provenance or is_due
 
     def _seconds_between_saves(self, whole):
-        """How long to wait after the last save: so that writing takes its share, within the limits."""
+        """How long to wait after the last save, so that writing takes no more than its share."""
         if whole:
             return _within_limits(self._write_seconds / SAVE_SHARE)
         seconds = _within_limits(2 * self._journal.append_seconds / SAVE_SHARE)
