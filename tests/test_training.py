@@ -7,12 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifar10 import main as training
-from cifar10.main import Recipe
-from losslandscape import evaluator as evaluation
-from losslandscape.data import datasets as dataloader
-from losslandscape.networks import loading as model_loader
+from cifar10 import main as command
+from losslandscape.choices import choose
+from losslandscape.data.datasets import load_dataset
+from losslandscape.data.splits import Split
+from losslandscape.errors import InputError
+from losslandscape.evaluator import eval_loss
+from losslandscape.networks.loading import load_net
 from losslandscape.networks.zoo import build
+from losslandscape.training.examples import augment, batch_indices, corrupt_labels
+from losslandscape.training.loop import init_params, train_epoch
+from losslandscape.training.recipe import TrainingRecipe
 from tests.conftest import refused, run
 
 CLASSES = 4
@@ -35,7 +40,7 @@ def train(npz, tmp_path):
     """train(*flags) runs a training into a scratch folder and returns the folder of its checkpoints."""
 
     def train(*flags, save="nets"):
-        training.main(["--model", "resnet20", "--dataset", str(npz), "--batch_size", "16", "--lr", "0.02",
+        command.main(["--model", "resnet20", "--dataset", str(npz), "--batch_size", "16", "--lr", "0.02",
                        "--save", str(tmp_path / save), *map(str, flags)])
         (folder,) = (tmp_path / save).iterdir()
         return folder
@@ -88,12 +93,12 @@ def test_stopped_and_resumed_training_equals_uninterrupted_training(variant, tra
 def test_saved_loss_is_bit_for_bit_that_of_the_loaded_checkpoint(variant, npz, train):
     folder = train("--epochs", 2, "--save_epoch", 1, *VARIANTS[variant])
     loss_name = "mse" if "mse" in variant else "crossentropy"
-    data = dataloader.load_dataset(str(npz))
+    data = load_dataset(str(npz))
     for epoch in (0, 1, 2):
         saved = load(folder / f"model_{epoch}.t7")
-        net = model_loader.load_net("resnet20", folder / f"model_{epoch}.t7")
+        net = load_net("resnet20", folder / f"model_{epoch}.t7")
         for name, split in (("train", data.train), ("test", data.test)):
-            loss, accuracy = evaluation.eval_loss(net, split, loss_name)
+            loss, accuracy = eval_loss(net, split, loss_name)
             assert saved[f"{name}_loss"] == loss and saved[f"{name}_acc"] == accuracy
         with torch.no_grad():  # and an independent computation agrees
             logits = net(data.test.inputs)
@@ -125,7 +130,7 @@ def test_checkpoints_are_those_of_epochs_0_1_every_save_epoch_and_the_last(train
         assert checkpoint["model"] == "resnet20"
         assert len(optimizer["optimizer"]["state"]) == (len(list(build("resnet20").parameters())) if epoch else 0)
     assert list(load(folder / "model_5.t7")["state_dict"]) == list(build("resnet20").state_dict())
-    assert [epoch for epoch in range(301) if Recipe(save_epoch=70).saves(epoch, 300)] == [
+    assert [epoch for epoch in range(301) if TrainingRecipe(save_epoch=70).saves(epoch, 300)] == [
         0, 1, 70, 140, 150, 210, 280, 300]
 
 
@@ -162,41 +167,41 @@ DEFAULT = "resnet56_sgd_lr=0.1_bs=128_wd=0.0005_mom=0.9_save_epoch=10"
 
 
 @pytest.mark.parametrize("recipe, name", [
-    (Recipe(), DEFAULT),
-    (Recipe(rand_seed=5), DEFAULT),
-    (Recipe(loss_name="mse"), DEFAULT + "_loss=mse"),
-    (Recipe(noaug=True, raw_data=True), DEFAULT + "_noaug_rawdata"),
-    (Recipe(label_corrupt_prob=0.25, ngpu=2, idx=3), DEFAULT + "_randlabel=0.25_ngpu=2_idx=3"),
-    (Recipe(dataset="digits"), DEFAULT + "_dataset=digits"),
-    (Recipe(dataset="some/folder/tiny.npz", idx=1), DEFAULT + "_idx=1_dataset=tiny"),
-    (Recipe("vgg9", "adam", 0.001, 0.5, 64, 0.0, 0.0, 1),
+    (TrainingRecipe(), DEFAULT),
+    (TrainingRecipe(rand_seed=5), DEFAULT),
+    (TrainingRecipe(loss_name="mse"), DEFAULT + "_loss=mse"),
+    (TrainingRecipe(noaug=True, raw_data=True), DEFAULT + "_noaug_rawdata"),
+    (TrainingRecipe(label_corrupt_prob=0.25, ngpu=2, idx=3), DEFAULT + "_randlabel=0.25_ngpu=2_idx=3"),
+    (TrainingRecipe(dataset="digits"), DEFAULT + "_dataset=digits"),
+    (TrainingRecipe(dataset="some/folder/tiny.npz", idx=1), DEFAULT + "_idx=1_dataset=tiny"),
+    (TrainingRecipe("vgg9", "adam", 0.001, 0.5, 64, 0.0, 0.0, 1),
      "vgg9_adam_lr=0.001_lr_decay=0.5_bs=64_wd=0.0_mom=0.0_save_epoch=1"),
 ])
 def test_the_folder_is_named_after_the_choices(recipe, name):
-    assert recipe.name == name
+    assert recipe.folder_name == name
 
 
 def test_defaults_are_those_of_the_paper():
-    args = training.make_parser().parse_args([])
+    args = command.make_parser().parse_args([])
     assert (args.epochs, args.batch_size, args.lr, args.lr_decay) == (300, 128, 0.1, 0.1)
     assert (args.optimizer, args.momentum, args.weight_decay) == ("sgd", 0.9, 5e-4)
     assert (args.save_epoch, args.rand_seed, args.loss_name, args.ngpu) == (10, 0, "crossentropy", 1)
-    assert training.Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__}) == Recipe()
+    assert choose(TrainingRecipe, vars(args)) == TrainingRecipe()
 
 
 def test_the_learning_rate_is_a_function_of_the_epoch_and_decays_after_150_225_275():
-    recipe = Recipe(lr=1.0, lr_decay=0.1)
+    recipe = TrainingRecipe(lr=1.0, lr_decay=0.1)
     for epoch, power in ((1, 0), (150, 0), (151, 1), (225, 1), (226, 2), (275, 2), (276, 3), (300, 3)):
         assert recipe.learning_rate(epoch) == pytest.approx(0.1**power)
 
 
 def test_the_optimizer_gets_the_learning_rate_of_the_epoch(npz):
-    data = dataloader.load_dataset(str(npz))
-    recipe = Recipe(model="resnet20", batch_size=65, lr=0.1)
+    data = load_dataset(str(npz))
+    recipe = TrainingRecipe(model="resnet20", batch_size=65, lr=0.1)
     net = build("resnet20", num_classes=CLASSES)
-    optimizer = training.OPTIMIZERS["sgd"][0](net.parameters(), recipe)
+    optimizer = recipe.make_optimizer(net.parameters())
     assert optimizer.param_groups[0]["nesterov"] and optimizer.param_groups[0]["weight_decay"] == 5e-4
-    training.train_epoch(net, optimizer, data, recipe, 226)
+    train_epoch(net, optimizer, data, recipe, 226)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
 
 
@@ -204,7 +209,7 @@ def test_the_optimizer_gets_the_learning_rate_of_the_epoch(npz):
 def test_initial_weights_are_he_normal_and_nearly_zero_linear(name):
     net = build(name)
     torch.manual_seed(0)
-    training.init_params(net)
+    init_params(net)
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
             fan_in = module.weight[0].numel()
@@ -225,7 +230,7 @@ def test_initial_weights_are_he_normal_and_nearly_zero_linear(name):
 def test_corrupted_labels_are_uniform_random_ones_with_the_asked_probability():
     targets = torch.arange(10).repeat(2000)
     for probability in (0.0, 0.3, 1.0):
-        labels = training.corrupt_labels(targets, 10, probability, np.random.default_rng(1))
+        labels = corrupt_labels(targets, 10, probability, np.random.default_rng(1))
         assert labels.dtype == torch.int64 and int(labels.min()) >= 0 and int(labels.max()) <= 9
         assert float((labels != targets).double().mean()) == pytest.approx(0.9 * probability, abs=0.015)
     counts = torch.bincount(labels, minlength=10)  # at probability 1
@@ -235,14 +240,14 @@ def test_corrupted_labels_are_uniform_random_ones_with_the_asked_probability():
 def test_training_with_corrupted_labels_trains_on_them(npz, train):
     """The training accuracy of the checkpoint is that on labels which differ from the true ones."""
     folder = train("--epochs", 1, "--label_corrupt_prob", 0.8, "--rand_seed", 2)
-    data = dataloader.load_dataset(str(npz))
-    labels = training.corrupt_labels(data.train.targets, CLASSES, 0.8, Recipe(rand_seed=2).generator(0))
+    data = load_dataset(str(npz))
+    labels = corrupt_labels(data.train.targets, CLASSES, 0.8, TrainingRecipe(rand_seed=2).generator(0))
     assert float((labels != data.train.targets).double().mean()) > 0.4
-    net, saved = model_loader.load_net("resnet20", folder / "model_1.t7"), load(folder / "model_1.t7")
-    on_corrupted = evaluation.eval_loss(net, dataloader.Split(data.train.inputs, labels))
+    net, saved = load_net("resnet20", folder / "model_1.t7"), load(folder / "model_1.t7")
+    on_corrupted = eval_loss(net, Split(data.train.inputs, labels))
     assert (saved["train_loss"], saved["train_acc"]) == on_corrupted
-    assert saved["train_loss"] != evaluation.eval_loss(net, data.train)[0]
-    assert saved["test_loss"] == evaluation.eval_loss(net, data.test)[0]  # the test labels are the true ones
+    assert saved["train_loss"] != eval_loss(net, data.train)[0]
+    assert saved["test_loss"] == eval_loss(net, data.test)[0]  # the test labels are the true ones
 
 
 def test_repeats_differ_and_the_same_seed_gives_the_same_network(train):
@@ -255,10 +260,10 @@ def test_repeats_differ_and_the_same_seed_gives_the_same_network(train):
 
 @pytest.mark.parametrize("count, batch_size, sizes", [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (3, 4, [3])])
 def test_batches_hold_every_image_once_and_none_stands_alone(count, batch_size, sizes):
-    batches = training.batch_indices(count, batch_size, np.random.default_rng(0))
+    batches = batch_indices(count, batch_size, np.random.default_rng(0))
     assert [len(batch) for batch in batches] == sizes
     assert sorted(torch.cat(batches).tolist()) == list(range(count))
-    assert not equal(batches, training.batch_indices(count, batch_size, np.random.default_rng(1)))
+    assert not equal(batches, batch_indices(count, batch_size, np.random.default_rng(1)))
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -268,7 +273,7 @@ def test_augmented_images_are_crops_of_the_padded_image_and_its_mirror_image(fli
     inputs = torch.randn(5, 3, 6, 9)
     black = torch.tensor([0.5, -1.0, 2.0])
     index = torch.tensor([3, 1, 1, 4] * 40)
-    crops = training.augment(inputs.to(memory_format=memory_format), index, black, flip, np.random.default_rng(0))
+    crops = augment(inputs.to(memory_format=memory_format), index, black, flip, np.random.default_rng(0))
     assert crops.shape == (160, 3, 6, 9) and crops.is_contiguous(memory_format=torch.channels_last)
     seen = set()
     for crop, i in zip(crops, index, strict=True):
@@ -287,7 +292,7 @@ def test_augmented_images_are_crops_of_the_padded_image_and_its_mirror_image(fli
 
 def test_black_pixels_of_augmented_images_are_exactly_black():
     black = torch.tensor([0.1, 0.2, 0.3])
-    crops = training.augment(torch.full((1, 3, 8, 8), 7.0), torch.zeros(50, dtype=torch.int64), black, False,
+    crops = augment(torch.full((1, 3, 8, 8), 7.0), torch.zeros(50, dtype=torch.int64), black, False,
                              np.random.default_rng(0))
     outside = crops != 7
     assert outside.any() and torch.equal(crops[outside], black[:, None, None].expand_as(crops)[outside])
@@ -298,8 +303,8 @@ def test_black_pixels_of_augmented_images_are_exactly_black():
 
 def refuse(capsys, tmp_path, *flags):
     """The InputError of a training, which must be one line and leave nothing behind."""
-    with pytest.raises(training.InputError) as caught:
-        training.main([*map(str, flags), "--save", str(tmp_path / "nets")])
+    with pytest.raises(InputError) as caught:
+        command.main([*map(str, flags), "--save", str(tmp_path / "nets")])
     message = str(caught.value)
     assert "\n" not in message and len(message) < 500
     assert not (tmp_path / "nets").exists()
@@ -342,8 +347,8 @@ def test_images_that_no_network_takes_are_one_line(capsys, tmp_path):
 
 def test_a_place_that_can_not_be_written_is_one_line(npz, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(training.InputError, match="another --save"):
-        training.main(["--model", "resnet20", "--dataset", str(npz), "--save", str(tmp_path / "file")])
+    with pytest.raises(InputError, match="another --save"):
+        command.main(["--model", "resnet20", "--dataset", str(npz), "--save", str(tmp_path / "file")])
 
 
 def test_a_resume_that_does_not_fit_is_one_line_that_says_why(npz, capsys, tmp_path, train):

@@ -1,0 +1,1 @@
+"""Training a network as the paper does: what cifar10/main.py is made of."""
