@@ -54,7 +54,7 @@ LAYOUTS = {
 }
 
 
-def find(name, datapath, parts=("train", "test")):
+def find_cifar(name, datapath, parts=("train", "test")):
     """The folder or the archive of `parts`, below `datapath` or `datapath` itself; None where there is none."""
     layout = LAYOUTS[name]
     files = [file for part in parts for file in layout.files[part]]
@@ -68,10 +68,10 @@ def find(name, datapath, parts=("train", "test")):
     return None
 
 
-def read(name, datapath, part):
+def read_cifar(name, datapath, part):
     """Images (N, 3, 32, 32) uint8 and labels (N,) of `part`, in the order of the files; raises InputError."""
     layout = LAYOUTS[name]
-    place = find(name, datapath, (part,))
+    place = find_cifar(name, datapath, (part,))
     if place is None:
         raise InputError(f"expected {layout} in {datapath}, found neither; put one of them there")
 
@@ -226,7 +226,7 @@ STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
 def _named_set(name, num_classes, download):
     return NamedSet(
-        num_classes, True, MEAN, STD, partial(read, name), partial(find, name), str(LAYOUTS[name]),
+        num_classes, True, MEAN, STD, partial(read_cifar, name), partial(find_cifar, name), str(LAYOUTS[name]),
         download)
 
 

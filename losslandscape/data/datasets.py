@@ -25,7 +25,7 @@ from losslandscape.data.splits import Batches, Split, split_hash
 from losslandscape.errors import InputError
 
 __all__ = [
-    "DATASETS", "FORMS", "Batches", "Data", "DataRequest", "Split", "label", "load", "load_dataset",
+    "DATASETS", "FORMS", "Batches", "Data", "DataRequest", "Split", "label", "load_request", "load_dataset",
     "prepare", "split_hash"]
 
 DATASETS = {
@@ -77,10 +77,10 @@ def load_dataset(name, datapath="cifar10/data", raw_data=False, **choices):
     The choices are the fields of `DataRequest`. Raises InputError for whatever is wrong with the names or
     the files.
     """
-    return load(DataRequest(name, datapath, raw_data, **choices))
+    return load_request(DataRequest(name, datapath, raw_data, **choices))
 
 
-def load(request):
+def load_request(request):
     """Data of a `DataRequest`; never downloads. Raises InputError for whatever is wrong with the files."""
     data = _reader(request)(request)
     for part in request.parts:
@@ -98,11 +98,11 @@ def _reader(request):
         least_classes = 0
         if name in DATASETS:
             least_classes = DATASETS[name].num_classes
-        return partial(saved.load, least_classes=least_classes)
+        return partial(saved.load_saved, least_classes=least_classes)
     if npz.is_npz(name):
-        return npz.load
+        return npz.load_npz
     if own.is_function(name):
-        return own.load
+        return own.load_function
     if name in folders.NAMES:
-        return folders.load
+        return folders.load_folders
     return named_set(name).load

@@ -13,7 +13,7 @@ TRAINING_IMAGES = 1500
 DARKEST = 16  # pixels are 0 .. 16
 
 
-def read(datapath, part):
+def read_digits(datapath, part):
     """8x8 images, enlarged bilinearly to (N, 1, 32, 32) float32 in [0, 1], and labels (N,).
 
     The first 1500 are the training set and the last 297 the test set. A random division would be kinder
@@ -56,4 +56,4 @@ def _all_digits():
 
 
 # mean and std are over the pixels of the enlarged training images
-DIGITS = NamedSet(num_classes=10, flip=False, mean=(0.3051,), std=(0.3222,), read=read)
+DIGITS = NamedSet(num_classes=10, flip=False, mean=(0.3051,), std=(0.3222,), read=read_digits)

@@ -13,7 +13,7 @@ FOLDERS = {"train": ("train",), "test": ("val", "test", "valid")}
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def load(request):
+def load_folders(request):
     """Data of the images, classes in alphabetical order.
 
     Shorter side 256, centre 224x224, [0, 1], normalized with ImageNet's mean and std: torchvision's

@@ -33,7 +33,7 @@ FASHION_FOLDERS = (
     "FashionMNIST/raw", "fashion-mnist", "fashion_mnist", "raw", "", "/usr/share/datasets/fashion-mnist")
 
 
-def find(folders, datapath, parts):
+def find_idx(folders, datapath, parts):
     """{part: (path of the images, path of the labels)} from the first folder that has them all, or None."""
     for folder in folders:
         paths = {}
@@ -54,9 +54,9 @@ def _path_of(folder, name):
     return None
 
 
-def read(folders, datapath, part):
+def read_mnist(folders, datapath, part):
     """Images with a black border of 2, (N, 1, 32, 32) uint8, and labels (N,)."""
-    paths = find(folders, datapath, (part,))
+    paths = find_idx(folders, datapath, (part,))
     if paths is None:
         raise InputError(
             f"expected {' and '.join(IDX_FILES[part])} (or the same with .gz) in {datapath}, "
@@ -117,8 +117,8 @@ MNIST = NamedSet(
     flip=False,
     mean=(0.1307,),
     std=(0.3081,),
-    read=partial(read, MNIST_FOLDERS),
-    find=partial(find, MNIST_FOLDERS),
+    read=partial(read_mnist, MNIST_FOLDERS),
+    find=partial(find_idx, MNIST_FOLDERS),
     expected=EXPECTED,
     download="MNIST",
 )
@@ -127,8 +127,8 @@ FASHION_MNIST = NamedSet(
     flip=True,
     mean=(0.2860,),
     std=(0.3530,),
-    read=partial(read, FASHION_FOLDERS),
-    find=partial(find, FASHION_FOLDERS),
+    read=partial(read_mnist, FASHION_FOLDERS),
+    find=partial(find_idx, FASHION_FOLDERS),
     expected=EXPECTED,
     download="FashionMNIST",
 )

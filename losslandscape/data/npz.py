@@ -25,7 +25,7 @@ def is_npz(name):
     return name.lower().endswith(".npz")
 
 
-def load(request):
+def load_npz(request):
     """Data of the file; raises InputError, which names what is wrong."""
     path = request.name
     sources = {}

@@ -14,7 +14,7 @@ def is_function(name):
     return user_code.is_reference(name) and not is_npz(name)
 
 
-def load(request):
+def load_function(request):
     """Data of function("train") and function("test"); None is "no such set" where none has to be there."""
     name = request.name
     function = user_code.load(FLAG, name)

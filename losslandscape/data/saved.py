@@ -20,7 +20,7 @@ COMPARED_EXAMPLES = 32  # of a pickled data set, between two readings
 SHOWN_KEYS = 8
 
 
-def load(request, least_classes):
+def load_saved(request, least_classes):
     """Data of the files; `least_classes`: those of --dataset, because a few images need not show every class."""
     sources = {}
     for part, path in (("train", request.trainloader), ("test", request.testloader)):
