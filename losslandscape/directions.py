@@ -2,7 +2,7 @@
 
 A direction is a list of tensors with the shapes of the network's parameters (`weights`) or of its state-dict entries
 (`states`: with the running statistics of batch norm). `setup_direction` makes or reads a direction file;
-`Plane.place(x, y)` puts the network at origin + x * dx + y * dy.
+`WeightPlane.place(x, y)` puts the network at origin + x * dx + y * dy.
 
 Random directions come from torch's global CPU generator, seeded with 123 + idx *before* the network is built, and are
 drawn after it was: so they equal those of the original code.
@@ -286,7 +286,7 @@ def cosine(directions):
 # ---------------------------------------------------------------- moving a network
 
 
-class Plane:
+class WeightPlane:
     """A network whose tensors can be put at origin + x * dx + y * dy.
 
     Origin and directions lie in flat float32 buffers on the network's device; the network's own tensors become views
@@ -351,3 +351,6 @@ def _shaped(flat, like):
         n, c, h, w = like.shape
         return flat.view(n, h, w, c).permute(0, 3, 1, 2)
     return flat.view(like.shape)
+
+
+Plane = WeightPlane  # the former name

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-import flatness
+from losslandscape import flatness
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import Grid, Surface, write_surface
 from tests.conftest import GOLDEN, run

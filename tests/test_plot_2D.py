@@ -13,9 +13,8 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.path import Path as Outline
 from mpl_toolkits.mplot3d import Axes3D
 
-import flatness
 import plot_2D
-from losslandscape import repeats
+from losslandscape import flatness, repeats
 from losslandscape.errors import InputError
 from losslandscape.files import layouts as h5_util
 from losslandscape.files.layouts import Grid, Surface, read_surface, write_surface

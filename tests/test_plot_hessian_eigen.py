@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-import flatness
 import plot_hessian_eigen
 import plot_surface
 from losslandscape import directions as net_plotter
 from losslandscape import evaluator as evaluation
+from losslandscape import flatness
 from losslandscape import hessian as hess_vec_prod
 from losslandscape.data import datasets as dataloader
 from losslandscape.files import layouts as h5_util
