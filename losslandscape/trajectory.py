@@ -1,15 +1,15 @@
 """The path of an optimizer through weight space: PCA of its checkpoints, and their projection on a plane.
 
     runs = [find_checkpoints("trained_nets/NAME")]
-    path = open_path(runs, "resnet56", "weights")        # reads every file once: its hash, and that it fits
-    directions = pca(path)                               # a plane: two unit vectors
-    found = project(path, directions)                    # coordinates of every checkpoint, and how far it is from it
+    path = open_path(runs, "resnet56", "weights")   # reads every file once: its hash, and that it fits
+    directions = pca(path)                          # a plane: two unit vectors
+    projection = project(path, directions)          # coordinates of every checkpoint, its distance
 
 The origin is the last checkpoint of the first run: rows of the PCA are theta_e - theta_origin, and coordinates (x, y)
 stand for the network theta_origin + x * dx + y * dy, as in a surface whose --model_file is that checkpoint.
 
-Checkpoints stay in their files and are read in parts, so memory does not grow with their number: 300 checkpoints of 25
-million parameters take less than 2 GB.
+Checkpoints stay in their files and are read in parts, so memory does not grow with their number: 300 checkpoints of
+25 million parameters take less than 2 GB.
 """
 
 import os
@@ -21,21 +21,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from losslandscape import directions as net_plotter
+from losslandscape.directions import check_fit as check_shapes
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
-from losslandscape.networks import loading as model_loader
+from losslandscape.files.layouts import Directions
+from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
+from losslandscape.networks.loading import architecture
 
-AT_ONCE = 192 * 2**20  # float32 values of all checkpoints together that are held at a time (768 MB)
-WIDEST = 4 * 2**20  # ... and of one checkpoint, in float64
-FLAT = 1e-6  # second singular value over the first, below which the checkpoints lie on a line
+VALUES_HELD = 192 * 2**20  # float32 values of all checkpoints together that are held at a time (768 MB)
+VALUES_HELD_OF_ONE = 4 * 2**20  # ... and of one checkpoint, in float64
+GRAM_COLUMNS = 2**14  # columns of the rows that are multiplied at a time
+LINE = 1e-6  # second singular value over the first, below which the checkpoints lie on a line
+PARALLEL = 1e-12  # squared sine of the angle between two axes, below which they are parallel
 
 
 # ---------------------------------------------------------------- the checkpoints
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """The checkpoints of a training run, in epoch order."""
 
     folder: str
@@ -43,39 +46,76 @@ class Run:
     files: tuple
 
 
+def check_folders(folders):
+    """Raises InputError unless there is a folder of a training run, and none twice."""
+    if not folders or not all(folders):
+        raise InputError("expected --model_folder DIR, the folder of a training run (or of several), got none")
+    if len({os.path.realpath(folder) for folder in folders}) < len(folders):
+        raise InputError(
+            f"expected different folders as --model_folder, got {' '.join(folders)}; give each run once"
+        )
+
+
 def find_checkpoints(folder, prefix="model_", suffix=".t7", start_epoch=0, max_epoch=300, save_epoch=1):
-    """Run of the checkpoints FOLDER/PREFIX + epoch + SUFFIX that exist.
+    """TrainingRun of the checkpoints FOLDER/PREFIX + epoch + SUFFIX that exist.
 
     Epochs start_epoch, start_epoch + save_epoch, ... up to max_epoch, and the last one that exists in that range
     whether or not save_epoch leads to it: it is the trained network, and the origin. Raises InputError if none exists.
     """
     if start_epoch > max_epoch:
         raise InputError(f"expected --start_epoch up to --max_epoch, got {start_epoch} and {max_epoch}")
+    names = names_in_run_folder(folder)
+
+    # one file per epoch
+    name_of_epoch = {}
+    pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(suffix))
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match is None or not start_epoch <= int(match[1]) <= max_epoch:
+            continue
+        epoch = int(match[1])
+        if epoch in name_of_epoch:
+            raise InputError(
+                f"expected one checkpoint of epoch {epoch} in {folder}, "
+                f"found {name_of_epoch[epoch]} and {name}; move one away"
+            )
+        name_of_epoch[epoch] = name
+    if not name_of_epoch:
+        raise InputError(
+            f"expected checkpoints {prefix}E{suffix} in {folder}, E from {start_epoch} to {max_epoch}, "
+            f"found none (there is {first_names(names)}); "
+            "check --prefix, --suffix, --start_epoch and --max_epoch"
+        )
+
+    last = max(name_of_epoch)
+    epochs = [
+        epoch for epoch in sorted(name_of_epoch)
+        if (epoch - start_epoch) % save_epoch == 0 or epoch == last
+    ]  # fmt: skip
+    files = [os.path.join(folder, name_of_epoch[epoch]) for epoch in epochs]
+    return TrainingRun(folder, tuple(epochs), tuple(files))
+
+
+def names_in_run_folder(folder):
+    """The sorted names of the files in the folder of a run; InputError where there is no such folder."""
     if not os.path.isdir(folder):
         raise InputError(f"expected the folder of a training run as --model_folder, found none at {folder!r}")
     try:
-        names = sorted(os.listdir(folder))
+        return sorted(os.listdir(folder))
     except OSError as error:
         raise InputError(f"can't read the folder {folder} ({error.strerror}); make it readable") from None
-    found = {}
-    for name in names:
-        match = re.fullmatch(re.escape(prefix) + r"(\d+)" + re.escape(suffix), name)
-        if match and start_epoch <= int(match[1]) <= max_epoch:
-            if int(match[1]) in found:
-                raise InputError(f"expected one checkpoint of epoch {int(match[1])} in {folder}, "
-                                 f"found {found[int(match[1])]} and {name}; move one away")
-            found[int(match[1])] = name
-    last = max(found, default=None)
-    epochs = sorted(e for e in found if (e - start_epoch) % save_epoch == 0 or e == last)
-    if not epochs:
-        there = f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else "nothing"
-        raise InputError(f"expected checkpoints {prefix}E{suffix} in {folder}, E from {start_epoch} to {max_epoch}, "
-                         f"found none (there is {there}); check --prefix, --suffix, --start_epoch and --max_epoch")
-    return Run(folder, tuple(epochs), tuple(os.path.join(folder, found[epoch]) for epoch in epochs))
+
+
+def first_names(names, count=4):
+    """'a, b, c, d, ...', for a message about what is in a folder."""
+    if not names:
+        return "nothing"
+    more = ", ..." if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 @dataclass(frozen=True)
-class Path:
+class OptimizerPath:
     """Checkpoints of one or several runs as points of one space: n files, one run after the other, in epoch order."""
 
     files: tuple  # n paths
@@ -90,8 +130,9 @@ class Path:
     @property
     def names(self):
         """Names of the tensors, in the order of a direction file."""
-        net = self.net
-        return [name for name, _ in net.named_parameters()] if self.dir_type == "weights" else list(net.state_dict())
+        if self.dir_type == "weights":
+            return [name for name, _ in self.net.named_parameters()]
+        return list(self.net.state_dict())
 
     @property
     def tensors(self):
@@ -103,63 +144,87 @@ class Path:
         state = self.net.state_dict()
         return {name: state[name] for name in self.names if state[name].is_floating_point()}
 
+    @property
+    def origin_file(self):
+        """The file of the checkpoint at the origin."""
+        return self.files[self.origin]
+
+    @property
+    def origin_hash(self):
+        """The SHA-256 of that file, as 64 hexadecimal digits."""
+        return bytes(self.hashes[self.origin]).hex()
+
     def read(self, i):
         """{name: tensor} of checkpoint i, tied ones under each name; values stay in the file until they are used."""
-        state = model_loader.read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
-        stored = {}  # a file may hold a tied tensor once
+        saved = read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
         tensors = self.net.state_dict(keep_vars=True)
+
+        # a file may hold a tied tensor once, under any of its names
+        saved_tensor = {id(tensor): saved[name] for name, tensor in tensors.items() if name in saved}
+        state = {}
         for name, tensor in tensors.items():
-            if name in state:
-                stored[id(tensor)] = state[name]
-        return {name: state[name] if name in state else stored[id(tensor)] for name, tensor in tensors.items()
-                if name in state or id(tensor) in stored}
+            if name in saved:
+                state[name] = saved[name]
+            elif id(tensor) in saved_tensor:
+                state[name] = saved_tensor[id(tensor)]
+        return state
+
+    @property
+    def provenance(self):
+        """The network at the origin and what of it is moved, for the provenance of files."""
+        return {
+            "checkpoint": self.origin_hash,
+            "model_file": self.origin_file,
+            "dir_type": self.dir_type,
+        }
+
+    def made_of(self):
+        """Arrays by name that say which checkpoints a file was made from."""
+        return {"epoch": self.epochs, "run": self.runs, "checkpoint_hash": self.hashes}
 
 
 def open_path(runs, model, dir_type="weights", trust_pickle=False):
-    """Path of the checkpoints of `runs`; every file is read once, for its hash and to see that it is of this network.
+    """OptimizerPath of the checkpoints of TrainingRuns; every file is read once, for its hash and to see that it fits.
 
-    Raises InputError, which names the file, for one that can't be read or is of another network.
+    model: a name as --model, or an Architecture. Raises InputError, which names the file, for one that can't be read
+    or is of another network.
     """
+    read = partial(read_checkpoint, trust_pickle=trust_pickle, mmap=True)
     files = tuple(file for run in runs for file in run.files)
-    read = partial(model_loader.read_checkpoint, trust_pickle=trust_pickle, mmap=True)
     origin = len(runs[0].files) - 1
-    model = model_loader.architecture(model)
-    state = read(files[origin]).state_dict
-    net = model.blueprint(state)
+    model = architecture(model)
+    net = model.blueprint(read(files[origin]).state_dict)
+
     expected = net.state_dict()
     hashes = []
-    for file in _progress(files, "checkpoints"):
+    for file in progress_bar(files, "checkpoints"):
         state = read(file).state_dict
         model.check_fit(net, state, file)
-        for name, value in state.items():
-            if value.is_floating_point() != expected[name].is_floating_point():
-                raise InputError(f"expected {name} in {file} as {expected[name].dtype}, got {value.dtype}; "
-                                 "give the checkpoints of a training run")
-        hashes.append(list(bytes.fromhex(model_loader.checkpoint_hash(file))))
-    return Path(
-        files, np.concatenate([run.epochs for run in runs]), np.repeat(range(len(runs)), [len(r.files) for r in runs]),
-        origin, net, dir_type, np.array(hashes, np.uint8), trust_pickle)
+        for name, tensor in state.items():
+            if tensor.is_floating_point() != expected[name].is_floating_point():
+                raise InputError(
+                    f"expected {name} in {file} as {expected[name].dtype}, got {tensor.dtype}; "
+                    "give the checkpoints of a training run"
+                )
+        hashes.append(list(bytes.fromhex(checkpoint_hash(file))))
+
+    epochs = np.concatenate([run.epochs for run in runs])
+    run_numbers = np.repeat(range(len(runs)), [len(run.files) for run in runs])
+    return OptimizerPath(
+        files, epochs, run_numbers, origin, net, dir_type, np.array(hashes, np.uint8), trust_pickle
+    )
 
 
-def _rows(tensor, first, last):
-    """Flat float64 (k,) of tensor[first:last]; a number counts as one row. Only these rows are read from the file."""
-    return (tensor.reshape(1) if tensor.dim() == 0 else tensor)[first:last].double().reshape(-1).numpy()
-
-
-def _whole(tensor):
-    return tensor.double().numpy()
-
-
-def _progress(items, what):
+def progress_bar(items, label):
     """A bar on a terminal, if it takes more than a moment."""
-    return tqdm(items, desc=what, disable=None, delay=2, leave=False)
+    return tqdm(items, desc=label, disable=None, delay=2, leave=False)
 
 
 # ---------------------------------------------------------------- PCA
 
 
 def pca(path, ignore=""):
-    """The plane in which the checkpoints vary most: h5_util.Directions of two unit vectors in the tensors' shapes.
+    """The plane in which the checkpoints vary most: Directions of two unit vectors in the tensors' shapes.
 
     Centered PCA of the rows theta_e - theta_origin (Li et al. 2018, section 7), from the n x n Gram matrix of the
     centered rows: with G u = s^2 u the axis is sum_e u_e (theta_e - theta_origin) / s. Nothing larger than two axes and
@@ -175,37 +240,41 @@ def pca(path, ignore=""):
     """
     n = len(path.files)
     if n < 3:
-        raise InputError(f"expected at least 3 checkpoints to span a plane, found {n} ({', '.join(path.files)}); check "
-                         "--start_epoch, --max_epoch and --save_epoch, or give a plane with --dir_file")
-    tensors = {name: t for name, t in path.tensors.items() if t.dim() > 1 or ignore != "biasbn"}
-    values, vectors = np.linalg.eigh(gram(path, tensors))  # ascending
-    singular, u = np.sqrt(np.maximum(values[:-3:-1], 0)), vectors[:, :-3:-1]  # (2,), (n, 2)
-    if singular[1] <= FLAT * singular[0]:
-        what = "are all the same" if singular[0] == 0 else "lie on a line"
-        raise InputError(f"expected checkpoints that span a plane, but the {n} from {path.files[0]} on {what}; "
-                         "give others, or a plane with --dir_file")
+        raise InputError(
+            f"expected at least 3 checkpoints to span a plane, found {n} ({', '.join(path.files)}); "
+            "check --start_epoch, --max_epoch and --save_epoch, or give a plane with --dir_file"
+        )
+    tensors = path.tensors
+    if ignore == "biasbn":
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor.dim() > 1}
+
+    # the two largest eigenvalues of the Gram matrix; eigh gives them in ascending order
+    eigenvalues, eigenvectors = np.linalg.eigh(gram(path, tensors))
+    eigenvalues = np.maximum(eigenvalues, 0)
+    singular = np.sqrt(eigenvalues[[-1, -2]])  # (2,)
+    u = eigenvectors[:, [-1, -2]]  # (n, 2)
+    if singular[1] <= LINE * singular[0]:
+        arrangement = "are all the same" if singular[0] == 0 else "lie on a line"
+        raise InputError(
+            f"expected checkpoints that span a plane, but the {n} from {path.files[0]} on {arrangement}; "
+            "give others, or a plane with --dir_file"
+        )
+
+    # eigenvectors have no sign of their own
     coordinates = u * singular  # (n, 2)
     coordinates = coordinates - coordinates[path.origin]
-    farthest = coordinates[np.abs(coordinates).argmax(0), (0, 1)]
-    u = u * np.sign(farthest) * (-1, 1)
+    for k, side in ((0, -1), (1, 1)):
+        farthest = np.abs(coordinates[:, k]).argmax()
+        u[:, k] *= side * np.sign(coordinates[farthest, k])
+
     sums = combine(path, tensors, u / singular)
-    shapes = path.net.state_dict()
-    axes = [[sums[name][k] if name in sums else np.zeros(shapes[name].shape) for name in path.names] for k in (0, 1)]
-    norms = [np.sqrt(sum(np.vdot(a, a) for a in axis)) for axis in axes]  # 1 up to rounding
-    x, y = ([(a / norm).astype(np.float32) for a in axis] for axis, norm in zip(axes, norms, strict=True))
-    variances = np.maximum(values, 0) / (n - 1)
+    variances = eigenvalues / (n - 1)
     extra = {
-        "explained_variance_ratio_": variances[:-3:-1] / variances.sum(),
-        "explained_variance_": variances[:-3:-1],
+        "explained_variance_ratio_": variances[[-1, -2]] / variances.sum(),
+        "explained_variance_": variances[[-1, -2]],
         "singular_values_": singular,
-        **made_of(path),
     }
-    return h5_util.Directions(x, y, extra=extra)
-
-
-def made_of(path):
-    """Arrays that say which checkpoints a file was made from."""
-    return {"epoch": path.epochs, "run": path.runs, "checkpoint_hash": path.hashes}
+    return Directions(unit_axis(path, sums, 0), unit_axis(path, sums, 1), extra=extra | path.made_of())
 
 
 def gram(path, tensors):
@@ -215,55 +284,88 @@ def gram(path, tensors):
     Differences from the origin are taken in float64, held in float32, and multiplied in float64.
     """
     n = len(path.files)
+    values_per_part = min(max(VALUES_HELD // n, 1), VALUES_HELD_OF_ONE)
+    parts = list(parts_of(tensors, values_per_part))
+
     total = np.zeros((n, n))
-    for part in _progress(list(_parts(tensors, min(max(AT_ONCE // n, 1), WIDEST))), "Gram matrix"):
-        base = _flat(path.read(path.origin), part)
+    for part in progress_bar(parts, "Gram matrix"):
+        base = read_part(path.read(path.origin), part)
         rows = np.empty((n, len(base)), np.float32)
         for i, file in enumerate(path.files):
-            rows[i] = _flat(path.read(i), part) - base
-            if not np.isfinite(rows[i]).all():
-                raise InputError(f"expected finite weights in {file}, found NaN or inf; leave it out with --max_epoch")
-        for start in range(0, len(base), 2**14):
-            some = rows[:, start:start + 2**14].astype(np.float64)  # (n, up to 2^14)
-            some -= some.mean(0)
-            total += some @ some.T
+            rows[i] = read_part(path.read(i), part) - base
+            check_finite(rows[i], file)
+
+        for first in range(0, len(base), GRAM_COLUMNS):
+            columns = rows[:, first : first + GRAM_COLUMNS].astype(np.float64)  # (n, GRAM_COLUMNS)
+            columns -= columns.mean(0)
+            total += columns @ columns.T
     return total
 
 
-def _parts(tensors, columns):
-    """Lists of (name, first row, last row), each of about `columns` values, which together are all of the tensors."""
-    part, room = [], columns
+def parts_of(tensors, size):
+    """Lists of (name, first row, last row), each of about `size` values, which together are all of the tensors."""
+    part, room = [], size
     for name, tensor in tensors.items():
-        count = len(tensor) if tensor.dim() else 1
-        width = tensor.numel() // max(count, 1)
+        rows = len(tensor) if tensor.dim() else 1
+        width = tensor.numel() // max(rows, 1)
         first = 0
-        while first < count:
-            last = min(count, first + max(1, room // max(width, 1)))
+        while first < rows:
+            last = min(rows, first + max(1, room // max(width, 1)))
             part.append((name, first, last))
             room -= (last - first) * width
             first = last
-            if room <= 0 or first < count:
+            if room <= 0 or first < rows:
                 yield part
-                part, room = [], columns
+                part, room = [], size
     if part:
         yield part
 
 
-def _flat(state, part):
-    return np.concatenate([_rows(state[name], first, last) for name, first, last in part])
+def read_part(state, part):
+    """Flat float64 array of one of `parts_of` the tensors of a state; only these rows are read from the file."""
+    rows = []
+    for name, first, last in part:
+        tensor = state[name]
+        if tensor.dim() == 0:  # a number counts as one row
+            tensor = tensor.reshape(1)
+        rows.append(tensor[first:last].double().reshape(-1).numpy())
+    return np.concatenate(rows)
+
+
+def check_finite(values, file):
+    """Raises InputError where numbers that follow from a checkpoint's weights are not finite."""
+    if not np.isfinite(values).all():
+        raise InputError(f"expected finite weights in {file}, found NaN or inf; leave it out with --max_epoch")
 
 
 def combine(path, tensors, coefficients):
     """{name: (2, *shape) float64}: sum over the checkpoints of coefficient (n, 2) times (theta_e - theta_origin)."""
     origin = path.read(path.origin)
     sums = {name: np.zeros((2, *tensor.shape)) for name, tensor in tensors.items()}
-    for i in _progress(range(len(path.files)), "axes"):
-        state = path.read(i)
-        for name, found in sums.items():
-            difference = _whole(state[name]) - _whole(origin[name])
-            for k in (0, 1):
-                found[k] += coefficients[i, k] * difference
+    for i in progress_bar(range(len(path.files)), "axes"):
+        for name, displacement in displacements(path.read(i), origin, tensors):
+            sums[name][0] += coefficients[i, 0] * displacement
+            sums[name][1] += coefficients[i, 1] * displacement
     return sums
+
+
+def displacements(state, origin, names):
+    """(name, theta_e - theta_origin) of each tensor, in float64."""
+    for name in names:
+        yield name, state[name].double().numpy() - origin[name].double().numpy()
+
+
+def unit_axis(path, sums, k):
+    """Axis number k of `combine` as a list of float32 arrays, of norm 1; zeros for tensors that the PCA left out."""
+    shapes = path.net.state_dict()
+    axis = []
+    for name in path.names:
+        if name in sums:
+            axis.append(sums[name][k])
+        else:
+            axis.append(np.zeros(shapes[name].shape))
+    norm = np.sqrt(sum(np.vdot(array, array) for array in axis))  # 1 up to rounding
+    return [(array / norm).astype(np.float32) for array in axis]
 
 
 # ---------------------------------------------------------------- projection
@@ -278,44 +380,73 @@ def project(path, directions):
     theta_e - theta_origin; relative_distance, the one over the other, 0 (in the plane) to 1 (0 at the origin). Norms
     are taken over all tensors, those that a PCA ignored included. Raises InputError if the axes are parallel.
     """
-    tensors, names = path.tensors, path.names
-    axes = {name: (x, y) for name, x, y in zip(names, directions.x, directions.y, strict=True) if name in tensors}
-    products = np.zeros((2, 2))
-    for pair in axes.values():
-        both = np.stack(pair).reshape(2, -1).astype(np.float64)
-        products += both @ both.T
-    xx, yy = np.diag(products)
-    if not (np.isfinite(products).all() and xx * yy - products[0, 1] ** 2 > 1e-12 * xx * yy):
-        raise InputError("expected two axes that are not parallel in the direction file; give another --dir_file")
+    tensors = path.tensors
+    axes = {
+        name: (dx, dy)
+        for name, dx, dy in zip(path.names, directions.x, directions.y, strict=True)
+        if name in tensors
+    }
+    products = products_of(axes)
+
     origin = path.read(path.origin)
     n = len(path.files)
-    coordinates, left, length = np.zeros((n, 2)), np.zeros(n), np.zeros(n)
-    for i in _progress(range(n), "projection"):
-        state, file = path.read(i), path.files[i]
-        against = np.zeros(2)
-        for name, pair in axes.items():
-            difference = _whole(state[name]) - _whole(origin[name])
-            length[i] += np.vdot(difference, difference)
-            against += [np.vdot(axis.astype(np.float64), difference) for axis in pair]
-        if not np.isfinite(length[i]):
-            raise InputError(f"expected finite weights in {file}, found NaN or inf; leave it out with --max_epoch")
-        coordinates[i] = x, y = np.linalg.solve(products, against)
-        for name, (dx, dy) in axes.items():  # not length^2 - ..., which loses half of the digits near the plane
-            rest = _whole(state[name]) - _whole(origin[name]) - x * dx.astype(np.float64) - y * dy.astype(np.float64)
-            left[i] += np.vdot(rest, rest)
-    left, length = np.sqrt(left), np.sqrt(length)
+    coordinates, distance, length = np.zeros((n, 2)), np.zeros(n), np.zeros(n)
+    for i in progress_bar(range(n), "projection"):
+        state = path.read(i)
+        along, squared_length = along_axes(state, origin, axes)
+        check_finite(squared_length, path.files[i])
+        coordinates[i] = np.linalg.solve(products, along)
+        length[i] = np.sqrt(squared_length)
+        distance[i] = distance_to(state, origin, axes, *coordinates[i])
+
     return {
         "proj_xcoord": coordinates[:, 0],
         "proj_ycoord": coordinates[:, 1],
-        "distance": left,
+        "distance": distance,
         "distance_to_origin": length,
-        "relative_distance": np.divide(left, length, out=np.zeros(n), where=length > 0),
+        "relative_distance": np.divide(distance, length, out=np.zeros(n), where=length > 0),
     }
+
+
+def products_of(axes):
+    """(2, 2) float64 inner products of the two axes, {name: (dx, dy)}; InputError if they are parallel."""
+    products = np.zeros((2, 2))
+    for pair in axes.values():
+        both = np.stack(pair).reshape(2, -1).astype(np.float64)  # (2, values of the tensor)
+        products += both @ both.T
+
+    xx, yy = np.diag(products)
+    xy = products[0, 1]
+    if not (np.isfinite(products).all() and xx * yy - xy**2 > PARALLEL * xx * yy):
+        raise InputError("expected two axes that are not parallel in the direction file; give another --dir_file")
+    return products
+
+
+def along_axes(state, origin, axes):
+    """(inner products (2,) of theta_e - theta_origin with the axes, its squared norm)."""
+    along, squared_length = np.zeros(2), 0.0
+    for name, displacement in displacements(state, origin, axes):
+        squared_length += np.vdot(displacement, displacement)
+        along += [np.vdot(axis.astype(np.float64), displacement) for axis in axes[name]]
+    return along, squared_length
+
+
+def distance_to(state, origin, axes, x, y):
+    """Norm of theta_e - theta_origin - x * dx - y * dy.
+
+    The difference of the two squared norms would lose half of the digits near the plane.
+    """
+    squared = 0.0
+    for name, displacement in displacements(state, origin, axes):
+        dx, dy = axes[name]
+        rest = displacement - x * dx.astype(np.float64) - y * dy.astype(np.float64)
+        squared += np.vdot(rest, rest)
+    return np.sqrt(squared)
 
 
 def check_directions(file, directions, path):
     """Raises InputError unless the directions are two axes with the shapes of the path's tensors."""
-    net_plotter.check_fit(file, directions, path.net, path.dir_type, need_y=False)
+    check_shapes(file, directions, path.net, path.dir_type, need_y=False)
     if directions.y is None:
         raise InputError(f"expected x and y directions in {file}, found x only; give another --dir_file")
 
@@ -323,18 +454,13 @@ def check_directions(file, directions, path):
 # ---------------------------------------------------------------- a grid that contains a path
 
 
-def projections_of(dir_file):
-    """The projection files that belong to a direction file: DIR_FILE_proj_cos.h5, or one for each of several runs."""
-    folder, base = os.path.split(dir_file)
-    names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    return sorted(os.path.join(folder, name) for name in names
-                  if name.startswith(f"{base}_") and name.endswith("proj_cos.h5"))
-
-
 def limits_around(low, high, points=51):
     """'min:max:count' that contains [low, high]: multiples of a round step, 0 among them; at most `points` of them."""
     finest = (high - low) / (points - 3)
     unit = 10.0 ** np.floor(np.log10(finest))
-    step = next(unit * m for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if unit * m >= finest * (1 - 1e-9))
-    first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
+    round_steps = [unit * multiple for multiple in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)]
+    step = min(width for width in round_steps if width >= finest * (1 - 1e-9))
+
+    first = int(np.floor(low / step + 1e-9))
+    last = int(np.ceil(high / step - 1e-9))
     return f"{first * step:.10g}:{last * step:.10g}:{last - first + 1}"

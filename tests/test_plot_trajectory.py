@@ -10,11 +10,21 @@ from PIL import Image, ImageSequence
 
 import plot_surface
 import plot_trajectory
-from losslandscape import evaluator as evaluation
-from losslandscape.data import datasets as dataloader
+from losslandscape import shadows
+from losslandscape.data.datasets import load_dataset
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
-from losslandscape.networks import loading as model_loader
+from losslandscape.evaluator import eval_loss
+from losslandscape.files.grid import Grid, Surface
+from losslandscape.files.layouts import (
+    read_directions,
+    read_projection,
+    read_surface,
+    write_projection,
+    write_surface,
+)
+from losslandscape.networks.checkpoints import checkpoint_hash
+from losslandscape.networks.loading import load_net
+from losslandscape.pictures import animation, epochs
 from tests.conftest import GOLDEN, refused, run
 
 THEIRS = GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5"
@@ -42,7 +52,7 @@ def contents(folder):
 
 
 def arrays(file):
-    return h5_util.read_projection(str(file))[0]
+    return read_projection(str(file))[0]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def test_files_have_the_names_and_contents_of_the_originals(evaluated):
     assert sorted(os.listdir(plane)) == [
         "directions.h5", "directions.h5_proj_cos.h5", "directions.h5_proj_cos.h5.gif", "directions.h5_proj_cos.h5.pdf",
         "directions.h5_proj_cos.h5_loss.pdf"]
-    found, expected = h5_util.read_directions(plane / "directions.h5"), h5_util.read_directions(THEIRS)
+    found, expected = read_directions(plane / "directions.h5"), read_directions(THEIRS)
     for ours, theirs in ((found.x, expected.x), (found.y, expected.y)):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)  # their sign is that of our rule here
@@ -85,9 +95,9 @@ def test_files_have_the_names_and_contents_of_the_originals(evaluated):
 def test_files_say_what_they_were_made_from(evaluated):
     folder, _ = evaluated
     file = folder / "PCA_weights_save_epoch=2" / "directions.h5"
-    directions = h5_util.read_directions(file)
-    projected, provenance = h5_util.read_projection(f"{file}_proj_cos.h5")
-    hashes = [model_loader.checkpoint_hash(folder / f"model_{epoch}.t7") for epoch in EPOCHS]
+    directions = read_directions(file)
+    projected, provenance = read_projection(f"{file}_proj_cos.h5")
+    hashes = [checkpoint_hash(folder / f"model_{epoch}.t7") for epoch in EPOCHS]
     for found in (directions.extra, projected):
         assert [bytes(row).hex() for row in found["checkpoint_hash"]] == hashes
     assert directions.provenance["checkpoint"] == provenance["checkpoint"] == hashes[-1]
@@ -103,8 +113,8 @@ def test_files_say_what_they_were_made_from(evaluated):
 ])
 def test_every_kind_of_pca_has_a_folder_of_its_own(tmp_path, flags, name, count):
     plot_trajectory.main(arguments(make_run(tmp_path / "r"), **flags))
-    directions = h5_util.read_directions(tmp_path / "r" / name / "directions.h5")
-    net = model_loader.load_net("resnet20", tmp_path / "r" / "model_6.t7")
+    directions = read_directions(tmp_path / "r" / name / "directions.h5")
+    net = load_net("resnet20", tmp_path / "r" / "model_6.t7")
     tensors = list(net.parameters() if "states" not in name else net.state_dict().values())
     assert [np.shape(a) for a in directions.x] == [tuple(t.shape) for t in tensors]
     for a, t in zip(directions.x, tensors, strict=True):
@@ -117,8 +127,8 @@ def test_every_kind_of_pca_has_a_folder_of_its_own(tmp_path, flags, name, count)
 def test_a_rerun_finds_its_files_and_keeps_them(copy, monkeypatch):
     plane = copy / "PCA_weights_save_epoch=2" / "directions.h5"
     before, projected = plane.read_bytes(), arrays(f"{plane}_proj_cos.h5")
-    monkeypatch.setattr(plot_trajectory.projection, "pca", None)  # not called
-    monkeypatch.setattr(plot_trajectory.plot_surface, "set_up", None)
+    monkeypatch.setattr(plot_trajectory, "pca", None)  # not called
+    monkeypatch.setattr(shadows.TrainingLoss, "set_up", None)
     plot_trajectory.main([*arguments(copy, dataset=copy / "data.npz"), "--eval"])
     plot_trajectory.main(arguments(copy))  # what was evaluated stays
     assert plane.read_bytes() == before
@@ -130,7 +140,7 @@ def test_a_rerun_finds_its_files_and_keeps_them(copy, monkeypatch):
 
 def test_reruns_elsewhere_give_the_same_plane(evaluated, tmp_path):
     plot_trajectory.main(arguments(make_run(tmp_path / "again")))
-    found, expected = (h5_util.read_directions(folder / "PCA_weights_save_epoch=2" / "directions.h5")
+    found, expected = (read_directions(folder / "PCA_weights_save_epoch=2" / "directions.h5")
                        for folder in (tmp_path / "again", evaluated[0]))
     for a, b in zip(found.x + found.y, expected.x + expected.y, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
@@ -174,11 +184,11 @@ def test_a_path_is_projected_on_a_random_plane(tmp_path):
     assert (tmp_path / RANDOM).read_bytes() == (GOLDEN / RANDOM).read_bytes()
     assert os.listdir(folder) == os.listdir(make_run(tmp_path / "fresh"))  # no PCA was made
     found = arrays(tmp_path / f"{RANDOM}_proj_cos.h5")
-    directions = h5_util.read_directions(tmp_path / RANDOM)
+    directions = read_directions(tmp_path / RANDOM)
     axes = np.stack([np.concatenate([a.ravel() for a in axis]) for axis in (directions.x, directions.y)]).astype(float)
     points = np.stack([
         np.concatenate([p.detach().double().numpy().ravel()
-                        for p in model_loader.load_net("resnet20", folder / f"model_{epoch}.t7").parameters()])
+                        for p in load_net("resnet20", folder / f"model_{epoch}.t7").parameters()])
         for epoch in EPOCHS])
     expected = np.linalg.lstsq(axes.T, (points - points[-1]).T, rcond=None)[0]
     np.testing.assert_allclose([found["proj_xcoord"], found["proj_ycoord"]], expected, atol=1e-9)
@@ -206,17 +216,17 @@ def test_the_projection_of_another_run_is_not_overwritten(tmp_path, capsys):
 def test_true_loss_is_that_of_the_checkpoint_and_plane_loss_that_of_its_shadow(evaluated):
     folder, _ = evaluated
     file = folder / "PCA_weights_save_epoch=2" / "directions.h5"
-    directions, found = h5_util.read_directions(file), arrays(f"{file}_proj_cos.h5")
-    data = dataloader.load_dataset(str(folder / "data.npz"), splits=("train",)).train
+    directions, found = read_directions(file), arrays(f"{file}_proj_cos.h5")
+    data = load_dataset(str(folder / "data.npz"), splits=("train",)).train
     for i, epoch in enumerate(EPOCHS):
-        net = model_loader.load_net("resnet20", folder / f"model_{epoch}.t7")
-        loss, acc = evaluation.eval_loss(net, data)
+        net = load_net("resnet20", folder / f"model_{epoch}.t7")
+        loss, acc = eval_loss(net, data)
         assert found["true_loss"][i] == pytest.approx(loss, rel=1e-5) and found["true_acc"][i] == pytest.approx(acc)
-        shadow = model_loader.load_net("resnet20", folder / "model_6.t7")
+        shadow = load_net("resnet20", folder / "model_6.t7")
         with torch.no_grad():
             for p, dx, dy in zip(shadow.parameters(), directions.x, directions.y, strict=True):
                 p += found["proj_xcoord"][i] * torch.tensor(dx) + found["proj_ycoord"][i] * torch.tensor(dy)
-        loss, acc = evaluation.eval_loss(shadow, data)
+        loss, acc = eval_loss(shadow, data)
         assert found["plane_loss"][i] == pytest.approx(loss, rel=1e-4)
         assert found["plane_acc"][i] == pytest.approx(acc, abs=0.51)
     assert found["true_loss"][-1] == found["plane_loss"][-1]  # the origin lies in the plane
@@ -290,23 +300,23 @@ def test_the_animation_has_a_frame_per_epoch_and_ends_with_the_whole_path(evalua
 
 
 def test_long_paths_get_a_limited_number_of_frames(tmp_path, monkeypatch):
-    monkeypatch.setattr(plot_trajectory, "MOST_FRAMES", 5)
+    monkeypatch.setattr(animation, "MAX_FRAMES", 5)
     t = np.linspace(0, 1, 40)
     file = str(tmp_path / "p.h5")
-    h5_util.write_projection(file, {"proj_xcoord": t, "proj_ycoord": t**2}, {})  # as the original writes them
-    (written,) = plot_trajectory.animate([file], "")
+    write_projection(file, {"proj_xcoord": t, "proj_ycoord": t**2}, {})  # as the original writes them
+    (written,) = animation.animate([file], "")
     assert Image.open(written).n_frames == 5
 
 
 def test_the_path_is_drawn_over_a_surface_of_its_plane_only(copy, capsys):
     plane = copy / "PCA_weights_save_epoch=2" / "directions.h5"
-    found = h5_util.read_projection(f"{plane}_proj_cos.h5")
+    found = read_projection(f"{plane}_proj_cos.h5")
     x, y = np.linspace(-6, 1, 8), np.linspace(-1, 2, 7)
     loss = (x**2 + y[:, None] ** 2) / 10 + 0.3  # (ny, nx)
 
     def write(name, provenance):
-        surface = h5_util.Surface(h5_util.Grid(x, y), {"train_loss": loss}, {"train_loss": loss > 0}, "", provenance)
-        h5_util.write_surface(copy / name, surface)
+        surface = Surface(Grid(x, y), {"train_loss": loss}, {"train_loss": loss > 0}, "", provenance)
+        write_surface(copy / name, surface)
         return ["--surf_file", str(copy / name), "--animate"]
 
     below = {key: found[1][key] for key in ("directions", "checkpoint")}
@@ -322,9 +332,9 @@ def test_the_path_is_drawn_over_a_surface_of_its_plane_only(copy, capsys):
 
 @pytest.mark.parametrize("fmt, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_all_figures_have_the_format_that_was_asked_for(fmt, start, copy, capsys):
-    surface = h5_util.Grid.parse("-6:1:8", "-3:3:7")
+    surface = Grid.parse("-6:1:8", "-3:3:7")
     values = {"train_loss": np.add.outer(surface.y**2, surface.x**2)}
-    h5_util.write_surface(str(copy / "s.h5"), h5_util.Surface(surface, values, {"train_loss": np.ones((7, 8), bool)}))
+    write_surface(str(copy / "s.h5"), Surface(surface, values, {"train_loss": np.ones((7, 8), bool)}))
     plot_trajectory.main([*arguments(copy), "--surf_file", str(copy / "s.h5"), "--format", fmt])
     made = [line.removeprefix("figure: ") for line in capsys.readouterr().out.splitlines() if "figure: " in line]
     assert len(made) == 3 and all(path.endswith(f".{fmt}") for path in made)
@@ -338,10 +348,10 @@ def test_a_checkpoint_that_was_not_evaluated_has_no_loss_in_the_figure(copy, mon
         f["true_loss"][1] = f["plane_loss"][1] = np.nan
         f["plane_loss"][2] = np.inf
     drawn = {}
-    monkeypatch.setattr(plot_trajectory, "draw_against_epoch",
-                        lambda ax, epochs, values, name, *_: drawn.update({name: (epochs, values)}) or values[:0])
-    plot_trajectory.plot_against_epoch([str(file)])
-    assert {name: epochs.tolist() for name, (epochs, _) in drawn.items()} == {
+    monkeypatch.setattr(epochs, "draw_against_epoch",
+                        lambda ax, x, values, name, *_: drawn.update({name: (x, values)}) or values[:0])
+    epochs.plot_against_epoch([str(file)])
+    assert {name: x.tolist() for name, (x, _) in drawn.items()} == {
         "true_loss": [0, 4, 6], "plane_loss": [0, 4, 6], "distance": [0, 2, 4, 6], "distance_to_origin": [0, 2, 4, 6]}
     assert np.isinf(drawn["plane_loss"][1][1])
 
@@ -363,11 +373,11 @@ def surface_of(folder, *flags):
     plot_surface.main(["--model", "resnet20", "--dataset", str(folder / "data.npz"),
                        "--model_file", str(folder / "model_6.t7"), *flags])
     (file,) = (folder / "PCA_weights_save_epoch=2").glob("*_dataset=data.h5")
-    return file, h5_util.read_surface(file)
+    return file, read_surface(file)
 
 
 def test_a_surface_in_a_pca_plane_contains_the_path(copy, monkeypatch, capsys):
-    monkeypatch.setattr(plot_surface, "crunch", lambda *_: None)
+    monkeypatch.setattr("losslandscape.run.walk_over", lambda *_: None)
     plane = copy / "PCA_weights_save_epoch=2" / "directions.h5"
     file, surface = surface_of(copy, "--dir_file", str(plane))
     found = arrays(f"{plane}_proj_cos.h5")
@@ -382,7 +392,7 @@ def test_a_surface_in_a_pca_plane_contains_the_path(copy, monkeypatch, capsys):
 @pytest.mark.parametrize(("flags", "shape"), [(["--x=-1:1:5"], (5,)), (["--x=-1:1:5", "--y=0:1:3"], (3, 5)),
                                               (["--y=0:1:3"], (3, 51))])
 def test_a_grid_that_is_given_is_taken(copy, monkeypatch, flags, shape):
-    monkeypatch.setattr(plot_surface, "crunch", lambda *_: None)
+    monkeypatch.setattr("losslandscape.run.walk_over", lambda *_: None)
     _, surface = surface_of(copy, "--dir_file", str(copy / "PCA_weights_save_epoch=2" / "directions.h5"), *flags)
     assert surface.grid.shape == shape
 

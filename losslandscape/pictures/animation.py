@@ -1,0 +1,218 @@
+"""A film of optimizer paths, epoch by epoch, over the contours of a surface.
+
+What stands still is drawn once; a frame adds the paths up to its epoch and the title.
+"""
+
+import io
+
+import numpy as np
+
+from losslandscape.files.atomic import write_file
+from losslandscape.files.layouts import read_projection
+from losslandscape.files.names import picture_file_name
+from losslandscape.pictures.epochs import colour_of_run
+from losslandscape.pictures.frame import fit_frame, new_frame
+from losslandscape.pictures.labels import axis_labels, label_axes
+from losslandscape.pictures.marks import hatch_panel, mark_points
+from losslandscape.pictures.panel import make_panel, panel_box, read_2d
+from losslandscape.pictures.paths import draw_paths, path_box, widened
+from losslandscape.pictures.scales import choose_scale
+from losslandscape.pictures.style import need, number, style
+from losslandscape.pictures.surfaces import draw_contours
+
+MAX_FRAMES = 150
+FILM_SECONDS = 8.0
+FRAME_SECONDS = (0.06, 0.7)  # shortest, longest
+PAUSE_SECONDS = 2.5  # on the last frame
+DOTS_PER_INCH = 160
+COLOURS_OF_GIF = 256
+
+
+@style()
+def animate(
+    proj_files, dir_file, surf_file="", surf_name="train_loss", vmin=None, vmax=None, vlevel=None, *,
+    log=False, labels=(),
+):  # fmt: skip
+    """Write a GIF of the paths, epoch by epoch, over the contours of `surf_file` if one is given.
+
+    PROJ_FILE_SURFNAME_2dcontour_proj.gif, or PROJ_FILE.gif; returns its path in a list. Above the picture: the epoch
+    and, for a single run, the losses and the distance from the plane. At most MAX_FRAMES frames, about FILM_SECONDS,
+    then a pause.
+    """
+    tables = [read_projection(file)[0] for file in proj_files]
+    names = list(labels) or ["optimizer path"]
+    if surf_file:
+        surface = read_2d(surf_file)
+        panel = make_panel(surface, surface.get(surf_name), surf_name, surf_file)
+        scale = choose_scale([panel], vmin, vmax, vlevel, log)
+        backdrop = backdrop_with_contours(proj_files, dir_file, names, panel, scale)
+        output = picture_file_name(proj_files[0], "2dcontour_proj", "gif", surf_name)
+    else:
+        backdrop = empty_backdrop(proj_files, dir_file, names)
+        output = f"{proj_files[0]}.gif"
+
+    frames = draw_frames(*backdrop, tables, epochs_of_frames(tables))
+    write_file(output, as_gif(frames))
+    return [output]
+
+
+# ---------------------------------------------------------------- what stands still
+
+
+def empty_backdrop(proj_files, dir_file, names):
+    """(figure, axes, [lines of each run]) of the paths alone. The lines and the title belong to the frames."""
+    figure, ax = new_frame(widened(path_box(proj_files)), show=False)
+    figure.set_dpi(DOTS_PER_INCH)
+    label_axes(ax, axis_labels(dir_file))
+    ax.grid(True)
+
+    handles, lines = draw_moving_paths(ax, proj_files, names)
+    fit_frame(figure, ax, handles, [], longest_title(proj_files))
+    add_heads(ax, lines)
+    return figure, ax, lines
+
+
+def backdrop_with_contours(proj_files, dir_file, names, panel, scale):
+    """The same over the contours of a surface; the axes grow where a path leaves it."""
+    limits = inner = panel_box(panel)
+    path = path_box(proj_files)
+    if not is_inside(path, inner):
+        limits = widened(
+            (min(inner[0], path[0]), max(inner[1], path[1]), min(inner[2], path[2]), max(inner[3], path[3]))
+        )
+    figure, ax = new_frame(limits, show=False)
+    figure.set_dpi(DOTS_PER_INCH)
+    label_axes(ax, axis_labels(dir_file))
+    kinds = hatch_panel(ax, panel, cells=False)
+
+    handles, lines = draw_moving_paths(ax, proj_files, names)
+    handles = handles + mark_points(ax, panel, centre=False)
+    fit_frame(figure, ax, handles, kinds, longest_title(proj_files))
+    if len(scale.levels):
+        draw_contours(ax, panel, scale)
+    add_heads(ax, lines)
+    return figure, ax, lines
+
+
+def is_inside(inner, outer):
+    """Whether a box (left, right, bottom, top) lies within another one."""
+    left, right, bottom, top = inner
+    return outer[0] <= left and right <= outer[1] and outer[2] <= bottom and top <= outer[3]
+
+
+def longest_title(proj_files):
+    """As many lines as the titles of the frames have: makes room for them."""
+    return "epoch" if len(proj_files) > 1 else "epoch\nloss"
+
+
+def draw_moving_paths(ax, proj_files, names):
+    """Draw the paths; returns (legend entries, [lines of each run])."""
+    first = len(ax.lines)
+    handles = draw_paths(ax, proj_files, names)
+    drawn = ax.lines[first:]
+    lines_per_run = len(drawn) // len(proj_files)
+    lines = [drawn[i : i + lines_per_run] for i in range(0, len(drawn), lines_per_run)]
+    return handles, lines
+
+
+def add_heads(ax, lines):
+    """Give each run a dot for where it is, and leave its lines and the title to the frames."""
+    for i, lines_of_run in enumerate(lines):
+        look = {"color": colour_of_run(i), "markeredgecolor": "black", "markeredgewidth": 0.5}
+        lines_of_run += ax.plot([], [], "o", markersize=5, label="_head", zorder=7, clip_on=False, **look)
+        for line in lines_of_run:
+            line.set_animated(True)
+    ax.title.set_animated(True)
+
+
+# ---------------------------------------------------------------- what moves
+
+
+def epochs_of_frames(tables):
+    """The epochs of all runs, evenly thinned out to at most MAX_FRAMES."""
+    epochs = np.unique(np.concatenate([epochs_of(table) for table in tables]))
+    if len(epochs) <= MAX_FRAMES:
+        return epochs
+    positions = np.linspace(0, len(epochs) - 1, MAX_FRAMES).round().astype(int)
+    return epochs[np.unique(positions)]
+
+
+def epochs_of(table):
+    """The epochs of a path; 0, 1, 2, ... for files of the original, which don't tell."""
+    return table.get("epoch", np.arange(len(table["proj_xcoord"])))
+
+
+def draw_frames(figure, ax, lines, tables, epochs):
+    """[(height, width, 3) uint8] of the epochs; lines: of each run."""
+    canvas = figure.canvas
+    canvas.draw()  # all but the animated artists
+    background = canvas.copy_from_bbox(figure.bbox)
+    from_back_to_front = sorted(
+        (line for lines_of_run in lines for line in lines_of_run), key=lambda line: line.get_zorder()
+    )
+
+    frames = []
+    for epoch in epochs:
+        canvas.restore_region(background)
+        for lines_of_run, table in zip(lines, tables, strict=True):
+            cut_lines(lines_of_run, table, epoch)
+        for line in from_back_to_front:
+            ax.draw_artist(line)
+        ax.title.set_text(frame_title(tables, epoch))
+        ax.draw_artist(ax.title)
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return frames
+
+
+def cut_lines(lines, table, epoch):
+    """Let the lines of a run show its path up to an epoch: with a dot at its head, or the star where it ends."""
+    x, y = table["proj_xcoord"], table["proj_ycoord"]
+    done = int((epochs_of(table) <= epoch).sum())
+    nothing = slice(0, 0)
+    head = end = nothing
+    if done == len(x):
+        end = slice(done - 1, done)
+    elif done > 0:
+        head = slice(done - 1, done)
+
+    parts = {"_start": slice(min(done, 1)), "_head": head, "_end": end}
+    for line in lines:
+        part = parts.get(line.get_label(), slice(done))
+        line.set_data(x[part], y[part])
+
+
+def frame_title(tables, epoch):
+    """'epoch 4, 87 % out of the plane' and the losses below, as far as they are known and there is one run."""
+    text = f"epoch {epoch}"
+    if len(tables) > 1:
+        return text
+
+    table = tables[0]
+    i = int(np.flatnonzero(epochs_of(table) == epoch)[0])
+    if "relative_distance" in table and table["distance_to_origin"][i] > 0:
+        text += f", {100 * table['relative_distance'][i]:.0f} % out of the plane"
+    if "evaluated" in table and table["evaluated"][i]:
+        true, in_plane = (loss_in_words(table[name][i]) for name in ("true_loss", "plane_loss"))
+        text += f"\nloss {true}, in the plane {in_plane}"
+    return text
+
+
+def loss_in_words(loss):
+    """Three digits, or 'nan' and 'inf'."""
+    loss = float(f"{loss:.3g}")
+    return number(loss) if np.isfinite(loss) else str(loss)
+
+
+def as_gif(frames):
+    """The bytes of a GIF that repeats for ever; one palette for all frames, or the background would flicker."""
+    image_class = need("PIL.Image")
+    height = len(frames[0])
+    width = frames[0].shape[1]
+    strip = image_class.fromarray(np.concatenate(frames)).quantize(COLOURS_OF_GIF)
+    images = [strip.crop((0, i * height, width, (i + 1) * height)) for i in range(len(frames))]
+
+    each = int(np.clip(1000 * FILM_SECONDS / len(images), *(1000 * seconds for seconds in FRAME_SECONDS)))
+    durations = [each] * (len(images) - 1) + [int(1000 * PAUSE_SECONDS)]  # milliseconds
+    gif = io.BytesIO()
+    images[0].save(gif, "GIF", save_all=True, append_images=images[1:], loop=0, duration=durations)
+    return gif.getvalue()

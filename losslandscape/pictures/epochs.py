@@ -1,0 +1,150 @@
+"""What a plane hides of an optimizer's path, against the epoch: distances, and losses where they are known."""
+
+import numpy as np
+
+from losslandscape.files.layouts import read_projection
+from losslandscape.files.names import picture_file_name
+from losslandscape.pictures.paths import PATH_COLOURS
+from losslandscape.pictures.style import COLUMN, new_figure, style, write_figures
+
+LOOKS = {  # of what is drawn
+    "true_loss": {"linestyle": "-", "marker": "o", "label": "checkpoint"},
+    "plane_loss": {
+        "linestyle": "--", "marker": "o", "markerfacecolor": "white", "label": "its shadow in the plane",
+    },
+    "distance": {"linestyle": "-", "marker": "o", "label": "to the plane"},
+    "distance_to_origin": {"linestyle": ":", "marker": "", "label": "to the origin"},
+}  # fmt: skip
+LOSSES = ("true_loss", "plane_loss")
+DISTANCES = ("distance", "distance_to_origin")
+MARKED_POINTS = 60  # up to so many, each point has a marker
+LOG_RANGE = 30  # largest over smallest loss from which the axis is logarithmic
+
+# heights in inches
+PANEL_HEIGHT = 1.45
+EPOCHS_HEIGHT = 0.55  # of the axis of the epochs
+LEGEND_HEIGHT = 0.15  # of the names of several runs
+
+
+@style()
+def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
+    """Write what the plane hides against the epoch: distances, and above them losses where they are known.
+
+    To PROJ_FILE_loss.pdf, or PROJ_FILE_distance.pdf without losses; several runs go into the figure of the first.
+    Returns its path in a list.
+    """
+    tables = [read_projection(file)[0] for file in proj_files]
+    with_losses = any(evaluated_points(table).any() for table in tables)
+    figure = epochs_figure(tables, labels, with_losses)
+    kind = "loss" if with_losses else "distance"
+    return write_figures({picture_file_name(proj_files[0], kind, fmt): figure}, show=False)
+
+
+def epochs_figure(tables, labels, with_losses):
+    """The figure of several runs; tables: the arrays of their projection files, by name."""
+    panels = [LOSSES, DISTANCES] if with_losses else [DISTANCES]
+    height = EPOCHS_HEIGHT + PANEL_HEIGHT * len(panels)
+    if len(tables) > 1:
+        height += LEGEND_HEIGHT
+    figure = new_figure(COLUMN, height)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+
+    most_points = max(len(table["epoch"]) for table in tables)
+    marker_size = 3 if most_points <= MARKED_POINTS else 0
+    for ax, names in zip(axes, panels, strict=True):
+        draw_panel(ax, tables, names, marker_size)
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+
+    if len(tables) > 1:
+        handles = [legend_entry(label, color=colour_of_run(i)) for i, label in enumerate(labels)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(labels), 3))
+    return figure
+
+
+def draw_panel(ax, tables, names, marker_size):
+    """Losses or distances of all runs, their scale and their legend."""
+    drawn = []
+    for i, table in enumerate(tables):
+        for name in names:
+            epochs, values = points_of(table, name)
+            if values is not None:
+                drawn.append(draw_against_epoch(ax, epochs, values, name, colour_of_run(i), marker_size))
+
+    # the gap between checkpoint and plane
+    if names == LOSSES and len(tables) == 1:
+        epochs, true = points_of(tables[0], "true_loss")
+        _, in_plane = points_of(tables[0], "plane_loss")
+        ax.fill_between(
+            epochs, only_finite(true), only_finite(in_plane), color=colour_of_run(0), alpha=0.15, linewidth=0
+        )
+
+    finite = np.concatenate(drawn) if drawn else np.empty(0)
+    if names == LOSSES and len(finite) and finite.min() > 0 and finite.max() > LOG_RANGE * finite.min():
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=min(0, finite.min(initial=0)))
+    ax.set_ylabel("train loss" if names == LOSSES else "distance")
+    ax.grid(True)
+    add_legend(ax, tables, names, marker_size)
+
+
+def add_legend(ax, tables, names, marker_size):
+    """What the kinds of lines are; the colour is that of the run where there is only one."""
+    colour = colour_of_run(0) if len(tables) == 1 else "0.3"
+    look = {"color": colour, "linewidth": 1, "markersize": marker_size}
+    handles = [legend_entry(**look, **LOOKS[name]) for name in names]
+    if any(has_bad_points(table, name) for table in tables for name in names):
+        cross = {"linestyle": "", "marker": "x", "markersize": 4}
+        handles.append(legend_entry("NaN or inf", **look | cross))
+    ax.legend(handles=handles, loc="best", frameon=True, framealpha=0.85, edgecolor="none")
+
+
+def colour_of_run(i):
+    """The colour of run number `i`, as that of its path."""
+    return PATH_COLOURS[i % len(PATH_COLOURS)]
+
+
+def legend_entry(label, **look):
+    """A line that is in the legend only."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
+
+
+def evaluated_points(table):
+    """(n,) bool: the checkpoints whose losses are known."""
+    return table.get("evaluated", np.zeros(len(table["proj_xcoord"]), bool))
+
+
+def points_of(table, name):
+    """(epochs, values) of what a table holds under that name, (epochs, None) where it holds nothing.
+
+    A checkpoint that was not evaluated has no loss, which is not a loss of NaN.
+    """
+    epochs, values = table["epoch"], table.get(name)
+    if name in LOSSES and values is not None:
+        known = evaluated_points(table)
+        return epochs[known], values[known]
+    return epochs, values
+
+
+def has_bad_points(table, name):
+    """Whether NaN or inf are among the values of that name."""
+    _, values = points_of(table, name)
+    return values is not None and not np.isfinite(values).all()
+
+
+def only_finite(values):
+    """The values, NaN where they are infinite."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def draw_against_epoch(ax, epochs, values, name, colour, marker_size):
+    """One line; a value that can't be drawn gets a cross at the top. Returns the finite values."""
+    ax.plot(epochs, only_finite(values), color=colour, linewidth=1, markersize=marker_size, **LOOKS[name])
+
+    bad = ~np.isfinite(values)
+    top = np.full(bad.sum(), 0.95)  # in parts of the height of the axes
+    ax.plot(epochs[bad], top, "x", color=colour, markersize=4, transform=ax.get_xaxis_transform())
+    return values[~bad]

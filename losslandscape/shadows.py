@@ -1,0 +1,375 @@
+"""Shadows: where the checkpoints of a path fall on a plane, and what the plane hides of them.
+
+A path that is drawn on a plane is a shadow: the checkpoints lie beside the plane, each nearest to one of its points.
+The projection file of a run holds these points, how far away the checkpoints are and, once evaluated, the loss of the
+checkpoint beside the loss of the plane at its shadow.
+
+    shadows = cast_shadows(path, directions, runs, labels, files)   # one Shadow per run
+    measured = take_up_losses(shadows, provenance)                  # what these files hold already
+    evaluate(shadows, path, directions, loss, provenance)           # what they lack, saved point by point
+"""
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from losslandscape.checks import check_fit
+from losslandscape.criteria import loss_function
+from losslandscape.data.datasets import prepare, split_hash
+from losslandscape.devices import precision_name
+from losslandscape.directions import Plane as WeightPlane
+from losslandscape.errors import InputError
+from losslandscape.evaluator import Evaluator
+from losslandscape.files.layouts import read_directions, read_projection, write_projection
+from losslandscape.messages import Progress, say
+from losslandscape.ranks import World
+from losslandscape.trajectory import check_directions, project
+
+LOSS_NAMES = ("true_loss", "true_acc", "plane_loss", "plane_acc")
+PLANE_KEYS = ("directions", "checkpoint", "model", "dir_type")  # of provenance: what makes a plane the same
+
+
+# ---------------------------------------------------------------- places and planes that exist already
+
+
+def check_output_places(dir_file, proj_files, chosen):
+    """Raises InputError where a file can't be written. chosen: the direction file is the user's, and must exist."""
+    if chosen and not os.path.isfile(dir_file):
+        raise InputError(f"expected a direction file at {dir_file}, found none; check --dir_file, or leave it out")
+
+    # the nearest folder that exists
+    folder = os.path.dirname(dir_file) or "."
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder) or "."
+    if not os.path.isdir(folder):
+        name = os.path.basename(dir_file)
+        raise InputError(f"expected a folder at {folder} for {name}, found a file; move it away")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"can't write to {folder}; make it writable, or give --dir_file FILE in another place")
+
+    for file in proj_files:
+        if os.path.isdir(file):
+            raise InputError(f"expected a file at {file}, found a folder; move it away")
+
+
+def make_folder_of(file):
+    """Make the folder that a file is to lie in."""
+    folder = os.path.dirname(file)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"can't make {folder} ({error.strerror}); make its place writable") from None
+
+
+def read_plane(dir_file, path, chosen):
+    """Directions of `dir_file`, checked to fit the OptimizerPath.
+
+    chosen: by the user, who may project on any plane; otherwise they must be the PCA of these checkpoints.
+    """
+    directions = read_directions(dir_file)
+    check_directions(dir_file, directions, path)
+    if chosen:
+        checkpoint = directions.provenance.get("checkpoint")
+        if checkpoint and checkpoint != path.origin_hash:
+            say(f"note: {dir_file} was made at another network than {path.origin_file}, the origin of this "
+                "path; a surface at that network is not below it (give the folder of that network first)")
+        return directions
+
+    now = path.made_of()
+    before = {name: directions.extra.get(name) for name in now}
+    if all(array is None for array in before.values()):
+        say(f"note: {dir_file} does not say which checkpoints it is of; it is used as it is")
+        return directions
+    if not all(np.array_equal(before[name], now[name]) for name in now):
+        raise InputError(
+            f"{dir_file} was made from other checkpoints: {changes_in_words(before, now)}; "
+            f"delete it to make a new plane, or give --dir_file {dir_file} to project on it"
+        )
+    return directions
+
+
+def changes_in_words(before, now):
+    """What has changed between two sets of checkpoints (see OptimizerPath.made_of), in a few words."""
+    arrays = [before[name] for name in now]
+    if not all(isinstance(array, np.ndarray) and len(array) == len(arrays[0]) for array in arrays):
+        return "its list of them is damaged"
+
+    old, new = hashes_by_checkpoint(before), hashes_by_checkpoint(now)
+    changes = {
+        "changed since": [key for key in old if key in new and old[key] != new[key]],
+        "new": [key for key in new if key not in old],
+        "gone": [key for key in old if key not in new],
+    }
+    for change, checkpoints in changes.items():
+        if len(checkpoints) == 1:
+            return f"epoch {checkpoints[0][1]} is {change}"
+        if checkpoints:
+            return f"epoch {checkpoints[0][1]} and {len(checkpoints) - 1} more are {change}"
+    return "they come in another order"
+
+
+def hashes_by_checkpoint(made_of):
+    """{(run, epoch): SHA-256} of the arrays that say which checkpoints a file was made from."""
+    rows = zip(made_of["run"], made_of["epoch"], made_of["checkpoint_hash"], strict=True)
+    return {(int(run), int(epoch)): bytes(row.astype(np.uint8)) for run, epoch, row in rows}
+
+
+# ---------------------------------------------------------------- shadows and their files
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """The shadow of one run: what its projection file holds.
+
+    values: arrays (n,) by name. Those of `project`, epoch and checkpoint_hash (n, 32) are always there; once a loss is
+    known also `evaluated` (bool) and LOSS_NAMES, NaN where a checkpoint is not evaluated. `evaluate` fills them in.
+    """
+
+    label: str
+    folder: str
+    file: str
+    values: dict
+
+    def save(self, provenance):
+        """Write the projection file."""
+        write_projection(self.file, self.values, provenance | {"model_folder": self.folder})
+
+    def clear_losses(self):
+        """Make room for losses, none of them known."""
+        count = len(self.values["epoch"])
+        self.values["evaluated"] = np.zeros(count, bool)
+        for name in LOSS_NAMES:
+            self.values[name] = np.full(count, np.nan)
+
+
+def cast_shadows(path, directions, runs, labels, files):
+    """[Shadow] of every TrainingRun of an OptimizerPath, in the plane of the directions."""
+    arrays = project(path, directions) | {"epoch": path.epochs, "checkpoint_hash": path.hashes}
+    shadows = []
+    for i, (run, label, file) in enumerate(zip(runs, labels, files, strict=True)):
+        values = {name: array[path.runs == i] for name, array in arrays.items()}
+        shadows.append(Shadow(label, run.folder, file, values))
+    return shadows
+
+
+def take_up_losses(shadows, plane):
+    """Take over the losses that existing projection files hold for the same checkpoints and the same plane.
+
+    plane: provenance of the directions. Returns the provenance of these losses (see TrainingLoss), {} where there are
+    none. Raises InputError for a file that holds the path of another run, which would be lost.
+    """
+    measured = {}
+    for shadow in shadows:
+        if not os.path.exists(shadow.file):
+            continue
+        saved, provenance = read_projection(shadow.file)
+        rows = rows_of_checkpoints(shadow, saved)
+        if not rows and not is_same_path(shadow, saved):
+            advice = ""
+            if len(shadows) == 1:
+                advice = " (several runs in one plane: --model_folder A B)"
+            raise InputError(f"{shadow.file} holds another path, which would be lost; move it away{advice}")
+
+        if "evaluated" not in saved or "evaluation" not in provenance:
+            continue
+        if any(provenance.get(key) != plane[key] for key in PLANE_KEYS):
+            continue
+        if measured and not measured_alike(measured, provenance["evaluation"]):
+            continue
+        measured = provenance["evaluation"]
+        copy_losses(shadow, saved, rows)
+    return measured
+
+
+def rows_of_checkpoints(shadow, saved):
+    """{number of a checkpoint: its row in the arrays of a projection file}, for those that are in both."""
+    hashes = saved.get("checkpoint_hash", np.empty((0, 32), np.uint8))
+    row_of = {bytes(row_hash): row for row, row_hash in enumerate(hashes)}
+    rows = {}
+    for i, row_hash in enumerate(shadow.values["checkpoint_hash"]):
+        if bytes(row_hash) in row_of:
+            rows[i] = row_of[bytes(row_hash)]
+    return rows
+
+
+def is_same_path(shadow, saved):
+    """Has the file, which may not say of which checkpoints it is, the same points?"""
+    if len(saved["proj_xcoord"]) != len(shadow.values["proj_xcoord"]):
+        return False
+    return all(
+        np.allclose(saved[name], shadow.values[name], rtol=1e-4, atol=1e-5)
+        for name in ("proj_xcoord", "proj_ycoord")
+    )
+
+
+def copy_losses(shadow, saved, rows):
+    """Take the losses of the evaluated checkpoints from the arrays of a projection file."""
+    shadow.clear_losses()
+    for i, row in rows.items():
+        if saved["evaluated"][row]:
+            shadow.values["evaluated"][i] = True
+            for name in LOSS_NAMES:
+                shadow.values[name][i] = saved[name][row]
+
+
+# ---------------------------------------------------------------- true loss and the plane's loss
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """How the loss of a checkpoint is measured. `fitted_to` adds the network and the metric."""
+
+    data: object  # Split or Batches: the training set
+    dataset: str  # its name, as --dataset
+    loss_name: str = "crossentropy"
+    batch_size: int = 128
+    precision: str = ""
+    device: torch.device = torch.device("cpu")
+    net: torch.nn.Module | None = None  # takes on the weights that are measured
+    metric: str = ""
+
+    @classmethod
+    def load(cls, choice, hardware, loss_name, trust_pickle=False):
+        """The loss over the training set of a DataChoice, on the device of a Hardware."""
+        device = World().devices(hardware.cuda)[0]
+        precision_name(hardware.precision, device)  # raises InputError where the device does not have it
+        loss_function(loss_name)
+        if choice.downloads:
+            prepare(choice.dataset, choice.datapath, ("train",))
+        data = choice.load(("train",), hardware, trust_pickle)["train"]
+        return cls(data, choice.dataset, loss_name, hardware.batch_size, hardware.precision, device)
+
+    def fitted_to(self, net):
+        """The same for the checkpoints of `net`; raises InputError unless network, data and loss fit."""
+        return replace(self, net=net, metric=check_fit(net, {"train": self.data}, self.loss_name))
+
+    @cached_property
+    def provenance(self):
+        """From what the losses are, as the projection file records it."""
+        return {
+            "dataset": self.dataset,
+            "train_data": split_hash(self.data),
+            "loss": self.loss_name,
+            "precision": precision_name(self.precision, self.device),
+        }
+
+    def set_up(self, directions, dir_type):
+        """(plane, evaluator) of the network, which is moved to the device."""
+        self.net.to(self.device, memory_format=torch.channels_last)
+        plane = WeightPlane(self.net, directions, dir_type)
+        evaluator = Evaluator(
+            [self.net], {"train": self.data}, self.loss_name, self.batch_size, self.precision, self.metric
+        )
+        return plane, evaluator
+
+
+def measured_alike(before, now):
+    """Were losses measured alike? The contents of the data decide, not the name of their file."""
+    if before.keys() != now.keys():
+        return False
+    return all(before[key] == now[key] for key in now if key != "dataset")
+
+
+def forget_other_losses(shadows, measured, loss):
+    """Clear the losses of shadows that were measured in another way than by the TrainingLoss, or never."""
+    alike = measured_alike(measured, loss.provenance)
+    for shadow in shadows:
+        if not alike or "evaluated" not in shadow.values:
+            shadow.clear_losses()
+
+
+def say_other_measure(measured, surf_file, surface):
+    """Tell the user where the losses of the checkpoints and those of a surface are not alike."""
+    known = {key: surface.provenance[key] for key in measured if key in surface.provenance}
+    differing = [key for key in known if key != "dataset" and known[key] != measured[key]]
+    if differing:
+        say(f"note: the losses of the checkpoints are of other {', '.join(differing)} than {surf_file}")
+
+
+def evaluate(shadows, path, directions, loss, provenance):
+    """Fill true_loss, true_acc (of every checkpoint) and plane_loss, plane_acc (at its shadow) into the shadows.
+
+    The accuracies stay NaN where the targets are no classes.
+
+    Both come from one network, one evaluator and one data set. On the plane, tensors that the directions do not move
+    (the running statistics, for weights) are those of the origin, as on a surface. The projection file is saved, with
+    `provenance`, after every checkpoint, so that a run that was interrupted goes on from there.
+    """
+    missing = []
+    for run, shadow in enumerate(shadows):
+        numbers = np.flatnonzero(path.runs == run)  # of the run's checkpoints in the path
+        missing += [(shadow, i, numbers[i]) for i in np.flatnonzero(~shadow.values["evaluated"])]
+    if not missing:
+        return
+
+    plane, evaluator = loss.set_up(directions, path.dir_type)
+    origin = path.read(path.origin)
+    progress = Progress(len(missing))
+    for shadow, i, number in missing:
+        # files of old PyTorch lack num_batches_tracked
+        loss.net.load_state_dict(path.read(number), strict=False)
+        note_losses(shadow, i, "true", evaluator(["train"]))
+
+        loss.net.load_state_dict(origin, strict=False)
+        plane.place(shadow.values["proj_xcoord"][i], shadow.values["proj_ycoord"][i])
+        note_losses(shadow, i, "plane", evaluator(["train"]))
+
+        shadow.values["evaluated"][i] = True
+        shadow.save(provenance)
+        progress.step()
+    progress.close()
+
+
+def note_losses(shadow, i, kind, results):
+    """Enter what the evaluator gave for checkpoint i; kind: 'true' or 'plane'."""
+    for quantity in ("loss", "acc"):
+        shadow.values[f"{kind}_{quantity}"][i] = results.get(f"train_{quantity}", np.nan)
+
+
+# ---------------------------------------------------------------- in words
+
+
+def variance_in_words(directions, count):
+    """' (80.12 % + 15.34 % of the variance of 300 checkpoints)' of a PCA, '' of another plane."""
+    ratio = directions.extra.get("explained_variance_ratio_")
+    if ratio is None:
+        return ""
+    return f" ({100 * ratio[0]:.2f} % + {100 * ratio[1]:.2f} % of the variance of {count} checkpoints)"
+
+
+def distances_in_words(shadow):
+    """How far the path is from the plane on which it is drawn."""
+    away = shadow.values["distance_to_origin"] > 0
+    if not away.any():
+        return f"{shadow.label}: one point, the origin"
+
+    share = np.where(away, shadow.values["relative_distance"], 0)
+    worst, median = share.argmax(), np.median(share[away])
+    return (
+        f"{shadow.label}: {len(away)} checkpoints; of their displacement from the origin {100 * median:.1f} % "
+        f"(median) and up to {100 * share[worst]:.1f} % (epoch {shadow.values['epoch'][worst]}) is out of the plane"
+    )
+
+
+def losses_in_words(shadow):
+    """Lines on the losses that are not finite, and on the largest difference between a checkpoint and its shadow."""
+    values = shadow.values
+    if "evaluated" not in values or not values["evaluated"].any():
+        return []
+
+    lines = []
+    gap = np.abs(values["plane_loss"] - values["true_loss"])
+    finite = np.isfinite(gap)
+    not_finite = int((values["evaluated"] & ~finite).sum())
+    if not_finite:
+        lines.append(f"{shadow.label}: {not_finite} of {len(gap)} losses are NaN or inf")
+    if finite.any():
+        widest = int(np.nanargmax(np.where(finite, gap, np.nan)))
+        lines.append(
+            f"{shadow.label}: loss of the checkpoint and of its shadow differ most at epoch {values['epoch'][widest]}: "
+            f"{values['true_loss'][widest]:.4g} and {values['plane_loss'][widest]:.4g}"
+        )
+    return lines
