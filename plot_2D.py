@@ -4,7 +4,7 @@
     python plot_2D.py --surf_file SURFACE.h5 --log --format png          # levels spaced evenly in the logarithm
     python plot_2D.py --surf_file SURFACE.h5 --proj_file PROJ.h5 --dir_file DIRECTIONS.h5    # a path over the contours
     python plot_2D.py --proj_file PROJ.h5 --dir_file DIRECTIONS.h5       # the path alone
-    python plot_2D.py --compare SHORTCUTS.h5 NO_SHORTCUTS.h5 --vmax 10   # side by side on one scale, flatness below
+    python plot_2D.py --surf_file SHORTCUTS.h5 NO_SHORTCUTS.h5 --vmax 10 # side by side on one scale, flatness below
 
 --surf_name is any value of the file: train_loss, train_acc, train_err, test_loss, ..., max_eig, min_eig, or a metric of
 your own; of the summary of repeats also train_loss_low, train_loss_high and train_loss_iqr.
@@ -14,58 +14,77 @@ points that are there, and the title says how many.
 
 from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
-from losslandscape.pictures import style as figures
-from losslandscape.pictures.comparison import *  # noqa: F403
-from losslandscape.pictures.panel import *  # noqa: F403
-from losslandscape.pictures.paths import *  # noqa: F403
-from losslandscape.pictures.scales import *  # noqa: F403
-from losslandscape.pictures.surfaces import *  # noqa: F403
+from losslandscape.pictures.comparison import plot_2d_compare
+from losslandscape.pictures.panel import read_2d
+from losslandscape.pictures.paths import plot_contour_trajectory, plot_trajectory
+from losslandscape.pictures.style import format_of, is_loss, picture_flags
+from losslandscape.pictures.surfaces import plot_2d_contour, plot_2d_eig_ratio
+
+
+def make_parser():
+    """The flags of plot_2D.py."""
+    p = Parser(description=__doc__.split("\n\n")[0], epilog="Figures are written beside the surface file.")
+    p.add_argument("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",
+                   help="2-D surface; several are drawn side by side on one scale")
+    p.add_argument("--compare", nargs="+", default=[], metavar="FILE", help="the same as several --surf_file")
+    p.add_argument("--dir_file", default="", metavar="FILE", help="PCA directions, for the labels of the axes")
+    p.add_argument("--proj_file", nargs="+", default=[], metavar="FILE", help="projected optimizer paths")
+    p.add_argument("--surf_name", default="", help="what to draw (default train_loss, or what the file has)")
+    p.add_argument("--vmax", type=float, default=None, help="highest contour (default 10 for a loss)")
+    p.add_argument("--vmin", type=float, default=None, help="lowest contour (default 0.1 for a loss)")
+    p.add_argument("--vlevel", type=float, default=None, help="step between contours (default 0.5 for a loss)")
+    p.add_argument("--zlim", type=float, default=None, help="top of the 3-D figure (default 10 for a loss)")
+    p.add_argument("--log", action="store_true", help="log-spaced levels, log colours, log height")
+    picture_flags(p)
+    return p
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__.split("\n\n")[0], epilog="Figures are written beside the surface file.")
-    parser.add_argument("--surf_file", "-f", default="", metavar="FILE", help="2-D surface")
-    parser.add_argument("--dir_file", default="", metavar="FILE", help="PCA directions, for the labels of the axes")
-    parser.add_argument("--proj_file", nargs="+", default=[], metavar="FILE", help="projected optimizer paths")
-    parser.add_argument("--surf_name", default="", help="what to draw (default train_loss, or what the file has)")
-    parser.add_argument("--vmax", type=float, default=None, help="highest contour (default 10 for a loss)")
-    parser.add_argument("--vmin", type=float, default=None, help="lowest contour (default 0.1 for a loss)")
-    parser.add_argument("--vlevel", type=float, default=None, help="step between contours (default 0.5 for a loss)")
-    parser.add_argument("--zlim", type=float, default=None, help="top of the 3-D figure (default 10 for a loss)")
-    parser.add_argument("--log", action="store_true", help="log-spaced levels, log colours, log height")
-    parser.add_argument("--compare", nargs="+", default=[], metavar="FILE", help="surfaces side by side on one scale")
-    figures.add_arguments(parser)
-    args = parser.parse_args(argv)
-
-    modes = bool(args.compare) + bool(args.surf_file or args.proj_file)
-    if modes == 0:
-        raise InputError("expected --surf_file FILE, --proj_file FILE or --compare FILE FILE, got none; see --help")
-    if modes == 2:
-        raise InputError("expected --compare without --surf_file and --proj_file; give all surfaces to --compare")
+    args = make_parser().parse_args(argv)
+    surf_files, proj_files = args.compare or args.surf_file, args.proj_file
+    is_comparison = bool(args.compare) or len(surf_files) > 1
+    check_combination(args.surf_file, args.compare, proj_files)
     if args.output:
-        if not (args.compare or args.proj_file):
-            raise InputError("expected --output only with --compare or --proj_file, which draw a single figure")
-        figures.format_of(args.output)
-    first = args.surf_file or next(iter(args.compare), "")
-    surface = read_2d(first) if first else None
-    name = args.surf_name or (surface.main_name if surface else "")
+        if not is_comparison and not proj_files:
+            raise InputError("expected --output only with several --surf_file, --compare or --proj_file, "
+                             "which draw a single figure")
+        format_of(args.output)
+
+    # what to draw, where nothing is chosen, is what the first file has
+    surface, name = None, args.surf_name
+    if surf_files:
+        surface = read_2d(surf_files[0])
+        name = args.surf_name or surface.main_name
+
     levels = {"surf_name": name, "vmin": args.vmin, "vmax": args.vmax, "vlevel": args.vlevel, "log": args.log}
     common = {"show": args.show, "fmt": args.format, "title": args.title}
-    single = common | {"labels": args.label, "output": args.output}
-    if args.compare:
-        written = plot_2d_compare(args.compare, **levels, **single)
-    elif args.proj_file and args.surf_file:
-        written = plot_contour_trajectory(args.surf_file, args.dir_file, args.proj_file, **levels, **single)
-    elif args.proj_file:
-        written = plot_trajectory(args.proj_file, args.dir_file, **single)
+    one_figure = common | {"labels": args.labels, "output": args.output}
+    if is_comparison:
+        written = plot_2d_compare(surf_files, **levels, **one_figure)
+    elif surf_files and proj_files:
+        written = plot_contour_trajectory(surf_files[0], args.dir_file, proj_files, **levels, **one_figure)
+    elif proj_files:
+        written = plot_trajectory(proj_files, args.dir_file, **one_figure)
     else:
+        # curvature without a loss has its ratios to show, unless one of the two is asked for
         has_eigenvalues = {"min_eig", "max_eig"} <= surface.values.keys()
         written = []
-        if args.surf_name or not has_eigenvalues or figures.is_loss(name):
-            written += plot_2d_contour(args.surf_file, **levels, zlim=args.zlim, dir_file=args.dir_file, **common)
+        if args.surf_name or not has_eigenvalues or is_loss(name):
+            written += plot_2d_contour(surf_files[0], **levels, zlim=args.zlim, dir_file=args.dir_file, **common)
         if has_eigenvalues:
-            written += plot_2d_eig_ratio(args.surf_file, **common)
+            written += plot_2d_eig_ratio(surf_files[0], **common)
     print("\n".join(written))
+
+
+def check_combination(surf_files, compared, proj_files):
+    """Raises InputError for files that make no figure together."""
+    if not surf_files and not proj_files and not compared:
+        raise InputError("expected --surf_file FILE, --proj_file FILE or --compare FILE FILE, got none; see --help")
+    if compared and (surf_files or proj_files):
+        raise InputError("expected --compare without --surf_file and --proj_file; give all surfaces to --compare")
+    if len(surf_files) > 1 and proj_files:
+        raise InputError(f"expected one --surf_file with --proj_file, got {len(surf_files)}; "
+                         "paths are drawn over a single surface")
 
 
 if __name__ == "__main__":

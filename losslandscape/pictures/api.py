@@ -10,8 +10,9 @@ from losslandscape.files.grid import Surface
 from losslandscape.pictures import style
 from losslandscape.pictures.curves import curve_figure, curves_of, x_limits
 from losslandscape.pictures.labels import axis_labels
+from losslandscape.pictures.panel import make_panel
 from losslandscape.pictures.scales import choose_scale
-from losslandscape.pictures.surfaces import FIGURES, make_plane
+from losslandscape.pictures.surfaces import FIGURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +62,6 @@ def draw_line(surface, name, title, scale):
 def draw_plane(surface, name, kind, title, scale):
     if kind not in FIGURES:
         raise InputError(f"expected kind {', '.join(FIGURES)}, got {kind!r}")
-    plane = make_plane(surface, surface.get(name), name, "the surface", title)
-    chosen_scale = choose_scale([plane], **scale)
-    return FIGURES[kind](plane, chosen_scale, axis_labels(""), False, log=scale.get("log", False))
+    panel = make_panel(surface, surface.get(name), name, "the surface", title)
+    chosen_scale = choose_scale([panel], **scale)
+    return FIGURES[kind](panel, chosen_scale, axis_labels(""), False, log=scale.get("log", False))

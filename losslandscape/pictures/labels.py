@@ -1,151 +1,247 @@
-# ruff: noqa
-"""Labels."""
+"""Labels of 2-D figures: what the axes are, and the levels written on contour lines."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
-from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
-from losslandscape.pictures import style as figures
-from losslandscape.pictures.scales import line_colours, drawable
+from losslandscape.files.layouts import read_directions
+from losslandscape.pictures.style import need, number
+
+POINTS_PER_INCH = 72.0
+SPACING = 2  # points on paper between two points of a contour line
+LABEL_SIZE = 7  # points, of the text
+RADIUS = 0.75 * LABEL_SIZE  # of the circles that stand for the text: they cover the corners of its box
+BENDS = (0.25 * LABEL_SIZE, 0.45 * LABEL_SIZE)  # how far a line may leave its chord below a label
+MAX_LABELS = 14
+MIN_LABELS = 3  # with fewer, a line in the corner says what the levels are
 
 
-def label_axes(ax, labels):
-    ax.locator_params(nbins=5)
-    ax.set_xlabel(labels[0])
-    ax.set_ylabel(labels[1])
+# ---------------------------------------------------------------- axes
 
 
 def axis_labels(dir_file):
-    """Axis labels; with a PCA direction file the share of the variance that each axis explains."""
+    """Labels of the x and y axis; with a PCA direction file the share of the variance that each axis explains."""
     if dir_file:
-        ratio = h5_util.read_directions(dir_file).extra.get("explained_variance_ratio_")
+        ratio = read_directions(dir_file).extra.get("explained_variance_ratio_")
         if ratio is not None and np.shape(ratio) == (2,):
-            return tuple(f"{place} PC: {100 * r:.2f} %" for place, r in zip(("1st", "2nd"), ratio, strict=True))
+            return f"1st PC: {100 * ratio[0]:.2f} %", f"2nd PC: {100 * ratio[1]:.2f} %"
     return r"first direction, $\alpha$", r"second direction, $\beta$"
 
 
-def colour_bar(figure, mappable, label, levels=None, **kwargs):
-    """Colour bar with at most 12 of the levels as ticks; without `cax`, in axes that `finish` puts in place."""
-    if "cax" not in kwargs:
-        kwargs["cax"] = figure.add_axes((0.85, 0.2, 0.03, 0.6))
-    if levels is not None:
-        kwargs |= {"ticks": levels[:: -(-len(levels) // 12)], "format": lambda level, _: figures.number(level)}
-    bar = figure.colorbar(mappable, **kwargs)
-    if levels is not None:
-        bar.minorticks_off()
-    bar.set_label(label)
-    bar.outline.set_linewidth(0.6)
-    return bar
+def label_axes(ax, labels):
+    """Write the labels of the x and y axis; about 5 ticks each."""
+    x_label, y_label = labels
+    ax.locator_params(nbins=5)
+    ax.set_xlabel(x_label)
+    ax.set_ylabel(y_label)
 
 
-def label_contours(ax, lines, size=7, most=14):
-    """Write the level on the lines, only where the text stays clear of other lines, labels and marks.
+# ---------------------------------------------------------------- levels on contour lines
+#
+# matplotlib's own labels pile up where lines are dense, which is the rule around a sharp minimum.
+# Here a label is written only where it stays clear of other lines, labels and marks. A candidate is
+# a nearly straight stretch of a line, and its text is taken as a row of circles.
+# All lengths are in points on paper.
 
-    matplotlib's own labels pile up where lines are dense, which is the rule around a sharp minimum. A candidate is a
-    nearly straight stretch of a line; its text is taken as a row of circles; all distances are in points on paper.
-    Where hardly any label fits, a line in the corner says what the levels are. Returns the texts.
+
+@dataclass
+class Segment:
+    """A connected piece of a contour line, as points (n, 2) about SPACING apart; one label each."""
+
+    level: float
+    points: np.ndarray
+    is_labelled: bool = False
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """C nearly straight stretches of the segments of one level."""
+
+    segments: list  # of each, the Segment that it is a part of
+    middles: np.ndarray  # (C, 2)
+    chords: np.ndarray  # (C, 2) unit vectors
+
+    def circles(self, width):
+        """Centres (C, n, 2) of a row of circles that covers a text of that width."""
+        count = max(2, int(width / RADIUS) + 1)
+        along = np.linspace(-0.5, 0.5, count) * width
+        return self.middles[:, None] + along[:, None] * self.chords[:, None]
+
+    def steepness(self):
+        """Angles (C,) to the horizontal, 0 to pi / 2."""
+        return np.abs(np.arctan2(self.chords[:, 1], np.abs(self.chords[:, 0])))
+
+
+def label_contours(ax, lines):
+    """Write the level on some of the contour lines, only where the text stays clear of everything else.
+
+    Where hardly any label fits, a line in the corner says what the levels are. Returns the labels.
     """
     ax.figure.draw_without_rendering()  # the layout decides where things are
-    to_points = 72.0 / ax.figure.dpi
-    radius = 0.75 * size  # the circles cover the corners of the text's box
+    segments = segments_of(ax, lines)
+    other_lines = {}
+    for level in lines.levels:
+        other_lines[level] = distance_to([s.points for s in segments if s.level != level])
+    obstacles = [on_paper(ax, line.get_xydata()) for line in ax.lines]  # marks, paths; then labels
 
-    def on_paper(polygon):  # (n, 2) points about 2 pt apart
-        corners = ax.transData.transform(polygon) * to_points
-        length = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(corners, axis=0).T))])
-        at = np.linspace(0, length[-1], int(length[-1] / 2) + 2)
-        return np.stack([np.interp(at, length, c) for c in corners.T], -1)
+    # circles must stay inside of [[x0, y0], [x1, y1]]
+    frame = ax.get_window_extent().get_points() * points_per_pixel(ax)
+    frame += [[RADIUS + 2], [-RADIUS - 2]]
 
-    segments = [(level, on_paper(polygon)) for level, path in zip(lines.levels, lines.get_paths(), strict=True)
-                for polygon in path.to_polygons(closed_only=False)]
-    every = np.concatenate([points for _, points in segments] or [np.empty((0, 2))])
-    owner = np.concatenate([np.full(len(points), level) for level, points in segments] or [[]])
-    taken = np.concatenate([on_paper(line.get_xydata()) for line in ax.lines] or [np.empty((0, 2))])  # marks, paths
-    frame = ax.get_window_extent().get_points() * to_points + [[radius + 2], [-radius - 2]]  # [[x0, y0], [x1, y1]]
-    # every 8th level first, then every 4th, ...: labels spread over the whole range; a second round for other lines,
-    # one label for each
-    order = sorted(range(len(lines.levels)), key=lambda i: (-((i & -i) or 64), i))
-    others = {level: _distance_to(every[owner != level]) for level in lines.levels}
+    # a second round, less strict, for other pieces of the lines
     texts = []
-    for bend in (0.25, 0.45):
-        for level in lines.levels[order]:
-            text = figures.number(level)
-            width = _text_width(text, size)
-            which, middles, chords = _straight_stretches(segments, level, width, bend * size)  # of C candidates
-            if not len(which) or len(texts) >= most:
+    for most_bend in BENDS:
+        for index in spread_order(len(lines.levels)):
+            level = lines.levels[index]
+            width = text_width(number(level))
+            stretches = straight_stretches(segments, level, width, most_bend)
+            if len(texts) >= MAX_LABELS or not stretches.segments:
                 continue
-            along = np.linspace(-0.5, 0.5, max(2, int(width / radius) + 1)) * width
-            rows = middles[:, None] + along[:, None] * chords[:, None]  # (C, circles, 2)
-            room = np.minimum(others[level](rows) - radius, _distance_to(taken)(rows) - 2 * radius)  # (C,)
-            room[(rows < frame[0]).any((1, 2)) | (rows > frame[1]).any((1, 2))] = 0
-            steep = np.abs(np.arctan2(chords[:, 1], np.abs(chords[:, 0])))  # level text reads best
-            score = np.where(room > 0, np.minimum(room, 2 * size) - 0.5 * size * steep, -np.inf)
-            best = score.argmax()
-            if room[best] <= 0:
+
+            circles = stretches.circles(width)
+            room = np.minimum(
+                other_lines[level](circles) - RADIUS, distance_to(obstacles)(circles) - 2 * RADIUS)
+            room[((circles < frame[0]) | (circles > frame[1])).any((1, 2))] = 0
+            best = roomiest(room, stretches.steepness())
+            if best is None:
                 continue
-            segments[which[best]] = (None, segments[which[best]][1])
-            taken = np.concatenate([taken, rows[best]])
-            x, y = ax.transData.inverted().transform(middles[best] / to_points)
-            angle = (np.degrees(np.arctan2(*chords[best][::-1])) + 90) % 180 - 90  # never upside down
-            texts.append(_boxed(ax, x, y, text, size, rotation=angle, rotation_mode="anchor", ha="center", va="center"))
-    if len(texts) < min(3, len(lines.levels)):
-        _boxed(ax, 0.02, 0.02, _levels_in_words(lines.levels), size, transform=ax.transAxes)
+
+            texts.append(write_level(ax, level, stretches.middles[best], stretches.chords[best]))
+            stretches.segments[best].is_labelled = True
+            obstacles.append(circles[best])
+
+    if len(texts) < min(MIN_LABELS, len(lines.levels)):
+        boxed_text(ax, 0.02, 0.02, levels_in_words(lines.levels), transform=ax.transAxes)
     return texts
 
 
-def _text_width(text, size):
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
+def roomiest(room, steepness):
+    """Number of the candidate with the most room around it that is nearly level, which reads best; None without room.
 
-    return TextPath((0, 0), text, size=size, prop=FontProperties()).get_extents().width + 0.3 * size
+    room: (C,) distances from the text to anything else; steepness: (C,) angles to the horizontal.
+    """
+    score = np.minimum(room, 2 * LABEL_SIZE) - 0.5 * LABEL_SIZE * steepness
+    score[room <= 0] = -np.inf
+    best = score.argmax()
+    if room[best] <= 0:
+        return None
+    return best
 
 
-def _straight_stretches(segments, level, width, most_bend):
+def write_level(ax, level, middle, chord):
+    """Write the level of a contour line along the chord, never upside down."""
+    x, y = ax.transData.inverted().transform(middle / points_per_pixel(ax))
+    direction = np.degrees(np.arctan2(chord[1], chord[0]))
+    angle = (direction + 90) % 180 - 90
+    return boxed_text(ax, x, y, number(level), rotation=angle, rotation_mode="anchor", ha="center", va="center")
+
+
+def spread_order(count):
+    """0 to count - 1, multiples of a large power of two first, then those of its half, and so on.
+
+    The first labels lie on levels that are far apart, the others between them: 0, 4, 2, 1, 3 for 5.
+    """
+    step = 1
+    while step < count:
+        step *= 2
+
+    order = []
+    while step >= 1:
+        order += [index for index in range(0, count, step) if index not in order]
+        step //= 2
+    return order
+
+
+# ---------------------------------------------------------------- geometry on paper
+
+
+def points_per_pixel(ax):
+    return POINTS_PER_INCH / ax.figure.dpi
+
+
+def on_paper(ax, polygon):
+    """A line (n, 2) in coordinates of the data as points (m, 2) on paper, about SPACING apart."""
+    corners = ax.transData.transform(polygon) * points_per_pixel(ax)
+    steps = np.hypot(*np.diff(corners, axis=0).T)
+    length = np.concatenate([[0], np.cumsum(steps)])
+    samples = np.linspace(0, length[-1], int(length[-1] / SPACING) + 2)
+    return np.stack([np.interp(samples, length, coordinate) for coordinate in corners.T], -1)
+
+
+def segments_of(ax, lines):
+    """[Segment] of all contour lines."""
+    segments = []
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        for polygon in path.to_polygons(closed_only=False):
+            segments.append(Segment(level, on_paper(ax, polygon)))
+    return segments
+
+
+def straight_stretches(segments, level, width, most_bend):
     """Stretches of the lines of `level`, `width` long, that leave their chord by at most `most_bend`.
 
-    Returns the number of the segment (C,), the middle (C, 2) and the unit chord (C, 2) of each.
+    Segments that have a label already give none.
     """
-    half = max(1, int(width / 4))  # the points are 2 pt apart
-    which, middles, chords = [], [], []
-    for number, (own, points) in enumerate(segments):
-        if own != level:
+    half = max(1, int(width / (2 * SPACING)))  # in points of the segment
+    shortest = 0.8 * 2 * SPACING * half
+    owners, middles, chords = [], [], []
+    for segment in segments:
+        if segment.level != level or segment.is_labelled:
             continue
+
+        points = segment.points
         for i in range(half, len(points) - half, max(2, half // 2)):
             start, end = points[i - half], points[i + half]
             length = np.hypot(*(end - start))
-            if length < 0.8 * 4 * half:
+            if length < shortest:
                 continue
+
             chord = (end - start) / length
             away = points[i - half : i + half] - start
-            bend = chord[0] * away[:, 1] - chord[1] * away[:, 0]
+            bend = chord[0] * away[:, 1] - chord[1] * away[:, 0]  # signed distances from the chord
             if np.abs(bend).max() <= most_bend:
-                which.append(number)
-                middles.append((start + end) / 2 + np.array([-chord[1], chord[0]]) * bend.mean())
+                normal = np.array([-chord[1], chord[0]])
+                owners.append(segment)
+                middles.append((start + end) / 2 + normal * bend.mean())
                 chords.append(chord)
-    return np.array(which), np.array(middles), np.array(chords)
+    return Stretches(owners, np.array(middles), np.array(chords))
 
 
-def _distance_to(points):
-    """Function of rows (C, n, 2) that gives the smallest distance (C,) of each row to the points (m, 2)."""
-    if not len(points):
+def distance_to(lines):
+    """Function of rows (C, n, 2) that gives the smallest distance (C,) of each row to the points [(m, 2)]."""
+    if not lines:
         return lambda rows: np.full(len(rows), np.inf)
-    tree = figures.need("scipy.spatial").cKDTree(points)
+    tree = need("scipy.spatial").cKDTree(np.concatenate(lines))
     return lambda rows: tree.query(rows)[0].min(axis=1)
 
 
-def _boxed(ax, x, y, text, size, **placing):
+# ---------------------------------------------------------------- text
+
+
+def text_width(text):
+    """Width in points of a text of LABEL_SIZE, with a little room around it."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    outline = TextPath((0, 0), text, size=LABEL_SIZE, prop=FontProperties())
+    return outline.get_extents().width + 0.3 * LABEL_SIZE
+
+
+def boxed_text(ax, x, y, text, **placing):
+    """Text on a white box, which hides the line below it."""
     box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-    made = ax.text(x, y, text, fontsize=size, color="0.1", clip_on=True, bbox=box, zorder=4, **placing)
-    made.set_in_layout(False)
-    return made
+    label = ax.text(x, y, text, fontsize=LABEL_SIZE, color="0.1", clip_on=True, bbox=box, zorder=4, **placing)
+    label.set_in_layout(False)
+    return label
 
 
-def _levels_in_words(levels):
+def levels_in_words(levels):
     """'levels 0.1 to 9.6, step 0.5', or all of them where they are few."""
     if len(levels) <= 4:
-        return "levels " + ", ".join(map(figures.number, levels))
+        return "levels " + ", ".join(number(level) for level in levels)
+
+    words = f"levels {number(levels[0])} to {number(levels[-1])}"
     step = np.diff(levels)
-    even = f", step {figures.number(step[0])}" if np.allclose(step, step[0]) else ""
-    return f"levels {figures.number(levels[0])} to {figures.number(levels[-1])}{even}"
+    if np.allclose(step, step[0]):
+        words += f", step {number(step[0])}"
+    return words

@@ -1,19 +1,26 @@
-# ruff: noqa
-"""What a 2-D figure shows."""
+"""What a 2-D figure shows: one value of a surface, on increasing coordinates.
 
-import os
+    surface = read_2d("SURFACE.h5")
+    panel = make_panel(surface, surface.get("train_loss"), "train_loss", "SURFACE.h5")
+
+A file that is still being computed can be drawn: where a coarse level of a coarse-to-fine run is
+complete, the points between are interpolated, and the title says how many are computed.
+"""
+
 from dataclasses import dataclass
 
 import numpy as np
 
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
-from losslandscape.pictures import style as figures
+from losslandscape.files.layouts import read_surface
+from losslandscape.pictures.style import bad_points, heading, need, percent, plain_name, share_done
+
+# ---------------------------------------------------------------- a panel
 
 
 @dataclass(frozen=True)
-class Plane:
-    """What is drawn: z (ny, nx) is finite or NaN; `bad` says why a point is NaN ({kind: mask (ny, nx)})."""
+class Panel:
+    """What is drawn: z (ny, nx) is finite or NaN; `bad` says why a point is NaN, {kind: mask (ny, nx)}."""
 
     x: np.ndarray  # (nx,)
     y: np.ndarray  # (ny,)
@@ -25,81 +32,170 @@ class Plane:
 
     @property
     def finite(self):
+        """The finite values, in one dimension."""
         return self.z[np.isfinite(self.z)]
+
+    @property
+    def has_quads(self):
+        """Whether there are at least 2 rows and 2 columns, as contours and the 3-D figure need."""
+        return min(self.z.shape) >= 2
 
 
 def read_2d(path):
-    """Surface of a 2-D file with increasing coordinates."""
-    surface = h5_util.read_surface(path)
+    """Surface of a 2-D file with increasing coordinates; InputError for any other file."""
+    surface = read_surface(path)
     if surface.grid.y is None:
         raise InputError(f"expected a 2-D surface, {path} has the 1-D grid {surface.grid}; use plot_1D.py")
+
     for axis in (surface.grid.x, surface.grid.y):
         if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
             raise InputError(f"expected increasing coordinates in {path}; the file is damaged")
     return surface
 
 
-def make_plane(surface, values, name, path, title=None):
-    """Plane of the masked array `values` (ny, nx); what is not computed comes from the finished coarse points."""
+def make_panel(surface, values, name, path, title=None):
+    """Panel of the masked array `values` (ny, nx); what is not computed comes from the finished coarse points.
+
+    name: of the values. title: None for the network and the name. Raises InputError, which names
+    `path`, where nothing is computed yet.
+    """
     computed = ~np.ma.getmaskarray(values)
     if not computed.any():
         raise InputError(f"nothing of {name} is computed yet in {path}; run plot_surface.py on it first")
-    filled = values if computed.all() else from_coarse(surface.grid, values)
+
+    filled = values
+    if not computed.all():
+        filled = from_coarse(surface.grid, values)
+
     if title is None:
-        model = surface.provenance.get("model")
-        title = figures.heading(model if isinstance(model, str) else "", figures.plain_name(name).removesuffix(" (%)"))
-    title += unfinished(values, filled) if title else ""
+        title = default_title(surface, name)
+    if title:
+        title += progress_line(values, is_interpolated=filled is not values)
+
     z = np.ma.masked_invalid(filled).filled(np.nan)
-    return Plane(surface.grid.x, surface.grid.y, z, computed, figures.bad_points(filled), name, title)
+    return Panel(surface.grid.x, surface.grid.y, z, computed, bad_points(filled), name, title)
 
 
-def unfinished(values, filled):
-    """A second line, '12 % of the points, interpolated', or '' where all points are computed."""
-    share = figures.share_done(values)
+def default_title(surface, name):
+    """'resnet56, train loss'."""
+    model = surface.provenance.get("model")
+    if not isinstance(model, str):  # the provenance of a file may hold anything
+        model = ""
+    return heading(model, plain_name(name).removesuffix(" (%)"))
+
+
+def progress_line(values, is_interpolated):
+    """A second line for the title, '12 % of the points, interpolated'; '' where all are computed."""
+    share = share_done(values)
     if share == 1:
         return ""
-    return f"\n{figures.percent(share)} of the points" + (", interpolated" if filled is not values else "")
+    line = f"\n{percent(share)} of the points"
+    if is_interpolated:
+        line += ", interpolated"
+    return line
+
+
+def refuse_single_line(surface, path):
+    """Raises InputError unless the surface has the rows and columns that contours need."""
+    if min(surface.grid.shape) < 2:
+        raise InputError(f"expected at least 2 rows and 2 columns for contours, {path} has {surface.grid}")
+
+
+# ---------------------------------------------------------------- coordinates
+
+
+def cell_edges(axis):
+    """Borders (n + 1,) of the cells whose centres are the coordinates (n,)."""
+    if len(axis) == 1:
+        return np.array([axis[0] - 0.5, axis[0] + 0.5])
+    middles = (axis[1:] + axis[:-1]) / 2
+    first = 1.5 * axis[0] - 0.5 * axis[1]
+    last = 1.5 * axis[-1] - 0.5 * axis[-2]
+    return np.concatenate([[first], middles, [last]])
+
+
+def panel_box(panel, cells=False):
+    """(left, right, bottom, top) of the points, or of their cells."""
+    x, y = panel.x, panel.y
+    if cells:
+        x, y = cell_edges(x), cell_edges(y)
+    return x[0], x[-1], y[0], y[-1]
+
+
+# ---------------------------------------------------------------- unfinished surfaces
 
 
 def from_coarse(grid, values):
     """Masked array (ny, nx) with the gaps filled from the finest finished level of a coarse-to-fine run.
 
-    Level k holds the rows and columns whose number, counted from the middle, is a multiple of 2^k. Starting at the
-    finest level that is complete, each finer one keeps its computed points and gets the rest by linear interpolation
-    (of the logarithm where all values are above 0, because losses span decades). A point whose nearest computed point
-    is NaN or inf takes that value. Without a complete level (at least 2 x 2 points) `values` is returned as it is.
+    Starting at the finest level that is complete, each finer one keeps its computed points and gets
+    the rest by linear interpolation (of the logarithm where all values are above 0, because losses
+    span decades). A point whose nearest computed point is NaN or inf takes that value. Without a
+    complete level of at least 2 x 2 points `values` is returned as it is.
     """
-    mask, data = np.ma.getmaskarray(values), np.ma.getdata(values).astype(float)
+    mask = np.ma.getmaskarray(values)  # (ny, nx), as all arrays here
+    data = np.ma.getdata(values).astype(float)
     finite = np.isfinite(data) & ~mask
-    step, lines = 1, None
-    while step < max(mask.shape):
-        step *= 2
-        lines = [np.arange(n // 2 % step, n, step) for n in mask.shape]
-        if not mask[np.ix_(*lines)].any():
-            break
-    else:
+    step = finest_finished_step(mask)
+    if step is None or not finite.any():
         return values
-    if min(map(len, lines)) < 2 or not finite.any():
+    lines = level_lines(mask.shape, step)
+    if min(len(numbers) for numbers in lines) < 2:
         return values
 
-    def nearest(known):  # for each point the value of the nearest known one
-        transform = figures.need("scipy.ndimage").distance_transform_edt
-        return data[tuple(transform(~known, return_distances=False, return_indices=True))]
+    # NaN and inf would spread through the interpolation; the nearest finite value stands in for them
+    known = np.where(finite, data, value_of_nearest(data, finite))
+    in_logarithm = (data[finite] > 0).all()
+    if in_logarithm:
+        known = np.log(known)
 
-    interpolator = figures.need("scipy.interpolate").RegularGridInterpolator
-    positive = (data[finite] > 0).all()
-    smooth = np.where(finite, data, nearest(finite))
-    smooth = np.log(smooth) if positive else smooth
-    level = smooth[np.ix_(*lines)]
+    # from level to finer level, down to all points
+    level = known[np.ix_(*lines)]
     while step > 1:
         step //= 2
-        finer = [np.arange(n // 2 % step, n, step) for n in mask.shape]
-        points = tuple(axis[i] for axis, i in zip((grid.y, grid.x), lines, strict=True))
-        at = np.stack(np.meshgrid(grid.y[finer[0]], grid.x[finer[1]], indexing="ij"), -1)
-        # the border lies outside the coarse points: fill_value=None carries the slope on
-        between = interpolator(points, level, bounds_error=False, fill_value=None)(at)
-        here = np.ix_(*finer)
-        level, lines = np.where(mask[here], between, smooth[here]), finer
-    claim = nearest(~mask)
-    filled = np.where(np.isfinite(claim), np.exp(level) if positive else level, claim)
-    return np.ma.masked_array(np.where(mask, filled, data), np.zeros(mask.shape, bool))
+        finer_lines = level_lines(mask.shape, step)
+        between = interpolated(grid, level, lines, finer_lines)
+        finer_points = np.ix_(*finer_lines)
+        level = np.where(mask[finer_points], between, known[finer_points])
+        lines = finer_lines
+    if in_logarithm:
+        level = np.exp(level)
+
+    nearest = value_of_nearest(data, ~mask)
+    filled = np.where(np.isfinite(nearest), level, nearest)
+    filled = np.where(mask, filled, data)
+    return np.ma.masked_array(filled, np.zeros(mask.shape, bool))
+
+
+def level_lines(shape, step):
+    """[numbers of the rows, numbers of the columns] of a level: every step-th, counted from the middle."""
+    return [np.arange(count // 2 % step, count, step) for count in shape]
+
+
+def finest_finished_step(mask):
+    """How many lines apart the points of the finest complete level are: 2, 4, ...; None without one."""
+    step = 1
+    while step < max(mask.shape):
+        step *= 2
+        if not mask[np.ix_(*level_lines(mask.shape, step))].any():
+            return step
+    return None
+
+
+def value_of_nearest(data, known):
+    """For each point (ny, nx) the value of the nearest point in the mask `known`; a known point has its own."""
+    transform = need("scipy.ndimage").distance_transform_edt
+    rows, columns = transform(~known, return_distances=False, return_indices=True)
+    return data[rows, columns]
+
+
+def interpolated(grid, level, lines, finer_lines):
+    """Values on the finer lines, linear between those of `level`, which stand on `lines`."""
+    rows, columns = lines
+    finer_rows, finer_columns = finer_lines
+    points = np.meshgrid(grid.y[finer_rows], grid.x[finer_columns], indexing="ij")
+
+    # the border may lie outside the coarse points: fill_value=None carries the slope on
+    interpolator = need("scipy.interpolate").RegularGridInterpolator
+    on_level = interpolator((grid.y[rows], grid.x[columns]), level, bounds_error=False, fill_value=None)
+    return on_level(np.stack(points, -1))

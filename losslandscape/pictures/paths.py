@@ -1,120 +1,221 @@
-# ruff: noqa
-"""Optimizer paths."""
+"""Paths of optimizers: projected training runs, alone or over the contours of a surface.
+
+    plot_trajectory(["PROJ.h5"], "DIRECTIONS.h5")
+    plot_contour_trajectory("SURFACE.h5", "DIRECTIONS.h5", ["PROJ.h5"])
+
+A box is (left, right, bottom, top), the range of x and of y.
+"""
 
 import os
-from dataclasses import dataclass
 
 import numpy as np
 
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
-from losslandscape.pictures import style as figures
-from losslandscape.pictures.surfaces import *
-
-
-def draw_paths(ax, proj_files, names):
-    """Draw each projected path with its start and end; returns legend entries."""
-    handles, epochs = [], set()
-    for i, (path, name) in enumerate(zip(proj_files, names, strict=True)):
-        found, _ = h5_util.read_projection(path)
-        x, y = found["proj_xcoord"], found["proj_ycoord"]
-        epochs.add((found["epoch"][0], found["epoch"][-1]) if np.shape(found.get("epoch")) == x.shape else None)
-        look = {"color": PATH_COLOURS[i % len(PATH_COLOURS)], "zorder": 6, "clip_on": False}
-        ax.plot(x, y, linewidth=2.2, color="white", zorder=5.5)
-        handles += ax.plot(x, y, marker=".", markersize=3.5 if len(x) <= 60 else 2, linewidth=1.0, label=name, **look)
-        ends = {"markeredgecolor": "black", "markeredgewidth": 0.5, "linestyle": "none"}
-        ax.plot(x[:1], y[:1], marker="s", markersize=4.5, label="_start", **ends, **look)
-        ax.plot(x[-1:], y[-1:], marker="*", markersize=8, label="_end", **ends, **look)
-    from matplotlib.lines import Line2D
-
-    first, last = epochs.pop() or (None, None) if len(epochs) == 1 else (None, None)
-    for marker, size, label, epoch in (("s", 4.5, "start", first), ("*", 8, "end", last)):
-        label += "" if epoch is None else f", epoch {epoch}"
-        handles.append(Line2D([], [], linestyle="none", marker=marker, markersize=size, color="0.6",
-                              markeredgecolor="black", markeredgewidth=0.5, label=label))
-    return handles
-
+from losslandscape.files.layouts import read_projection
+from losslandscape.files.names import picture_file_name
+from losslandscape.pictures.frame import fit_frame, new_frame
+from losslandscape.pictures.labels import axis_labels, label_axes
+from losslandscape.pictures.marks import hatch_panel, mark_points
+from losslandscape.pictures.panel import make_panel, panel_box, read_2d, refuse_single_line
+from losslandscape.pictures.scales import choose_scale
+from losslandscape.pictures.style import labels_for, note, style, write_figures
+from losslandscape.pictures.surfaces import draw_contours
 
 PATH_COLOURS = ("#C1272D", "#E08A00", "#D64FA0", "#000000", "#7A3E00", "#6A6A6A")  # none of them in the colour map
+MARGIN = 0.06  # around a path, of its width
+STRAIGHT_MARGIN = 0.1  # of a path that is nearly straight, of its length
+STRAIGHT = 0.15  # a path narrower than this share of its length is nearly straight
+MANY_CHECKPOINTS = 60  # from here on the dots of a path are small
 
 
-def path_box(proj_files):
-    """x and y range of the paths; InputError for one without points or with points that aren't finite."""
-    points = []
-    for path in proj_files:
-        found, _ = h5_util.read_projection(path)
-        xy = np.stack([found["proj_xcoord"], found["proj_ycoord"]], -1).astype(float)  # (checkpoints, 2)
-        if not len(xy) or not np.isfinite(xy).all():
-            raise InputError(f"expected at least one finite coordinate pair in {path}; project the checkpoints again")
-        points.append(xy)
-    points = np.concatenate(points)
-    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
-    return x0, x1, y0, y1
+# ---------------------------------------------------------------- figures
 
 
-def widened(box, share=0.06):
-    """The box with a margin; a box without width gets one."""
-    x0, x1, y0, y1 = box
-    size = max(x1 - x0, y1 - y0) or 1.0
-    dx, dy = share * max(x1 - x0, 0.15 * size), share * max(y1 - y0, 0.15 * size)
-    if y1 - y0 < 0.15 * size:
-        dy = 0.1 * size
-    if x1 - x0 < 0.15 * size:
-        dx = 0.1 * size
-    return x0 - dx, x1 + dx, y0 - dy, y1 + dy
+@style()
+def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_loss", vmin=None, vmax=None, vlevel=None,
+                            show=False, *, log=False, fmt="pdf", labels=(), output="", title=None):
+    """Write the contours with one or several optimizer paths over them; returns [path of the figure].
+
+    proj_file: one path or a list. output: its name, by default PROJ_FILE_SURFNAME_2dcontour_proj.pdf. The axes
+    grow where a path leaves the surface, so that all of it is seen. Raises InputError for files that can't be drawn.
+    """
+    proj_files = as_list(proj_file)
+    names = path_names(proj_files, labels)
+    surface = read_2d(surf_file)
+    panel = make_panel(surface, surface.get(surf_name), surf_name, surf_file, title)
+    refuse_single_line(surface, surf_file)
+    scale = choose_scale([panel], vmin, vmax, vlevel, log)
+
+    surface_box = panel_box(panel)
+    box = surface_box
+    paths = path_box(proj_files)
+    if not is_within(paths, surface_box):
+        box = joined_box(surface_box, widened(paths))
+        advise_larger_grid(widened(paths), panel.z.shape)
+
+    figure, ax = new_frame(box, show)
+    label_axes(ax, axis_labels(dir_file))
+    kinds = hatch_panel(ax, panel, cells=False)
+    if box != surface_box:
+        draw_rim(ax, surface_box)
+    handles = draw_paths(ax, proj_files, names)
+    handles += mark_points(ax, panel, centre=False)
+    fit_frame(figure, ax, handles, kinds, panel.title)
+    if len(scale.levels) > 0:
+        draw_contours(ax, panel, scale)
+
+    path = output or picture_file_name(proj_files[0], "2dcontour_proj", fmt, surf_name)
+    return write_figures({path: figure}, show)
+
+
+@style()
+def plot_trajectory(proj_file, dir_file="", show=False, *, fmt="pdf", labels=(), output="", title=None):
+    """Write the optimizer path alone to PROJ_FILE.pdf or `output`; several paths go into the figure of the first.
+
+    Returns [path of the figure].
+    """
+    proj_files = as_list(proj_file)
+    names = path_names(proj_files, labels)
+    figure, ax = new_frame(widened(path_box(proj_files)), show)
+    ax.grid(True)
+    label_axes(ax, axis_labels(dir_file))
+    fit_frame(figure, ax, draw_paths(ax, proj_files, names), [], title)
+    return write_figures({output or f"{proj_files[0]}.{fmt}": figure}, show)
 
 
 def as_list(paths):
-    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    """[path] of a single path, and a list of several as it is."""
+    if isinstance(paths, (str, os.PathLike)):
+        return [paths]
+    return list(paths)
 
 
-@figures.style()
-def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_loss", vmin=None, vmax=None, vlevel=None,
-                            show=False, *, log=False, fmt="pdf", labels=(), output="", title=None):
-    """Write the contours with one or several optimizer paths over them to PROJ_FILE_SURFNAME_2dcontour_proj.pdf.
-
-    proj_file: one path or a list. The axes grow where a path leaves the surface, so that all of it is seen.
-    """
-    proj_files = as_list(proj_file)
-    names = figures.labels_for(proj_files, labels) if len(proj_files) > 1 else list(labels) or ["optimizer path"]
-    surface = read_2d(surf_file)
-    shown = make_plane(surface, surface.get(surf_name), surf_name, surf_file, title)
-    if min(shown.z.shape) < 2:
-        raise InputError(f"expected at least 2 rows and 2 columns for contours, {surf_file} has {surface.grid}")
-    chosen = choose_scale([shown], vmin, vmax, vlevel, log)
-    inner, path = box(shown), path_box(proj_files)
-    whole = inner
-    if path[0] < inner[0] or path[1] > inner[1] or path[2] < inner[2] or path[3] > inner[3]:
-        grown = widened(path)
-        whole = (min(inner[0], grown[0]), max(inner[1], grown[1]), min(inner[2], grown[2]), max(inner[3], grown[3]))
-        x, y = (f"{low:.3g}:{high:.3g}:{n}" for low, high, n in (grown[:2] + shown.z.shape[1:],
-                                                                 grown[2:] + shown.z.shape[:1]))
-        figures.note(f"the path leaves the surface; to have contours below all of it compute --x={x} --y={y}")
-    figure, ax = canvas(whole, show)
-    label_axes(ax, axis_labels(dir_file))
-    kinds = hatch_bad(ax, shown, cells=False)
-    if whole != inner:
-        ax.plot(*np.array(box(shown))[[[0, 1, 1, 0, 0], [2, 2, 3, 3, 2]]], color="0.6", linewidth=0.6, label="_surface")
-    handles = draw_paths(ax, proj_files, names)
-    finish(figure, ax, handles + mark_points(ax, shown, centre=False), kinds, shown.title)
-    if len(chosen.levels):
-        draw_contours(ax, shown, chosen)
-    written = [figures.save(figure, output or f"{proj_files[0]}_{surf_name}_2dcontour_proj.{fmt}")]
-    if show:
-        figures.show_windows()
-    return written
+def path_names(proj_files, labels):
+    """Names of the paths for the legend: the user's, or what tells the files apart."""
+    if len(proj_files) == 1 and not labels:
+        return ["optimizer path"]
+    return labels_for(proj_files, labels)
 
 
-@figures.style()
-def plot_trajectory(proj_file, dir_file="", show=False, *, fmt="pdf", labels=(), output="", title=None):
-    """Write the optimizer path alone to PROJ_FILE.pdf; several paths go into the figure of the first."""
-    proj_files = as_list(proj_file)
-    names = figures.labels_for(proj_files, labels) if len(proj_files) > 1 else list(labels) or ["optimizer path"]
-    figure, ax = canvas(widened(path_box(proj_files)), show)
-    ax.grid(True)
-    label_axes(ax, axis_labels(dir_file))
-    finish(figure, ax, draw_paths(ax, proj_files, names), [], title)
-    written = [figures.save(figure, output or f"{proj_files[0]}.{fmt}")]
-    if show:
-        figures.show_windows()
-    return written
+def advise_larger_grid(box, shape):
+    """Tell the user which --x and --y would cover the box with as many points (ny, nx) as the surface has."""
+    left, right, bottom, top = box
+    rows, columns = shape
+    x = f"{left:.3g}:{right:.3g}:{columns}"
+    y = f"{bottom:.3g}:{top:.3g}:{rows}"
+    note(f"the path leaves the surface; to have contours below all of it compute --x={x} --y={y}")
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def draw_paths(ax, proj_files, names):
+    """Draw each projected path with its start and end; returns the legend entries."""
+    handles = []
+    for i, (proj_file, name) in enumerate(zip(proj_files, names, strict=True)):
+        handles += draw_path(ax, proj_file, name, PATH_COLOURS[i % len(PATH_COLOURS)])
+    return handles + end_handles(common_epochs(proj_files))
+
+
+def draw_path(ax, proj_file, name, colour):
+    """Draw one path on a white band, with a square at its start and a star at its end; returns its legend entry."""
+    projection, _ = read_projection(proj_file)
+    x, y = projection["proj_xcoord"], projection["proj_ycoord"]  # (checkpoints,)
+    dot_size = 3.5
+    if len(x) > MANY_CHECKPOINTS:
+        dot_size = 2
+
+    look = {"color": colour, "zorder": 6, "clip_on": False}
+    ax.plot(x, y, linewidth=2.2, color="white", zorder=5.5)
+    handles = ax.plot(x, y, marker=".", markersize=dot_size, linewidth=1.0, label=name, **look)
+    ax.plot(x[:1], y[:1], label="_start", **look, **START, **END_LOOK)
+    ax.plot(x[-1:], y[-1:], label="_end", **look, **END, **END_LOOK)
+    return handles
+
+
+START = {"marker": "s", "markersize": 4.5}
+END = {"marker": "*", "markersize": 8}
+END_LOOK = {"markeredgecolor": "black", "markeredgewidth": 0.5, "linestyle": "none"}
+
+
+def end_handles(epochs):
+    """Legend entries of the start and the end of all paths, in grey; epochs: (first, last) or None."""
+    from matplotlib.lines import Line2D
+
+    start, end = "start", "end"
+    if epochs is not None:
+        first, last = epochs
+        start, end = f"start, epoch {first}", f"end, epoch {last}"
+    return [
+        Line2D([], [], color="0.6", label=start, **START, **END_LOOK),
+        Line2D([], [], color="0.6", label=end, **END, **END_LOOK),
+    ]
+
+
+def common_epochs(proj_files):
+    """(first, last) epoch of the paths where all have the same, else None; files of the original have none."""
+    ranges = set()
+    for proj_file in proj_files:
+        projection, _ = read_projection(proj_file)
+        epochs = projection.get("epoch")
+        if np.shape(epochs) != projection["proj_xcoord"].shape:
+            return None
+        ranges.add((epochs[0], epochs[-1]))
+
+    if len(ranges) > 1:
+        return None
+    return ranges.pop()
+
+
+def draw_rim(ax, box):
+    """A thin line around the box."""
+    left, right, bottom, top = box
+    corners_x = [left, right, right, left, left]
+    corners_y = [bottom, bottom, top, top, bottom]
+    ax.plot(corners_x, corners_y, color="0.6", linewidth=0.6, label="_surface")
+
+
+# ---------------------------------------------------------------- boxes
+
+
+def path_box(proj_files):
+    """Box of all the paths; InputError for one without points or with points that aren't finite."""
+    points = []
+    for path in proj_files:
+        projection, _ = read_projection(path)
+        xy = np.stack([projection["proj_xcoord"], projection["proj_ycoord"]], -1).astype(float)  # (checkpoints, 2)
+        if len(xy) == 0 or not np.isfinite(xy).all():
+            raise InputError(f"expected at least one finite coordinate pair in {path}; project the checkpoints again")
+        points.append(xy)
+
+    points = np.concatenate(points)
+    left, bottom = points.min(axis=0)
+    right, top = points.max(axis=0)
+    return left, right, bottom, top
+
+
+def widened(box, share=MARGIN):
+    """The box with a margin; a box without width gets one."""
+    left, right, bottom, top = box
+    width, height = right - left, top - bottom
+    length = max(width, height)
+    if length == 0:
+        length = 1.0
+
+    dx, dy = share * width, share * height
+    if width < STRAIGHT * length:
+        dx = STRAIGHT_MARGIN * length
+    if height < STRAIGHT * length:
+        dy = STRAIGHT_MARGIN * length
+    return left - dx, right + dx, bottom - dy, top + dy
+
+
+def is_within(inner, outer):
+    """Whether the box `inner` lies in the box `outer`, borders included."""
+    left, right, bottom, top = inner
+    return outer[0] <= left and right <= outer[1] and outer[2] <= bottom and top <= outer[3]
+
+
+def joined_box(a, b):
+    """The smallest box around two boxes."""
+    return min(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), max(a[3], b[3])

@@ -1,23 +1,34 @@
-# ruff: noqa
-"""Levels and colours of 2-D figures."""
+"""Scales of 2-D figures: which contour levels are drawn, and which values have which colour.
 
-import os
+    scale = choose_scale([panel], vmin=0.1, vmax=10, vlevel=0.5)
+
+Several panels can share one scale. A loss has usual levels; anything else, and a log scale, gets
+round numbers from the data.
+"""
+
+import math
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
-from losslandscape.pictures import style as figures
-
+from losslandscape.pictures.style import COLOUR_MAP, in_percent, is_loss, note
 
 LOSS_RANGE = (0.1, 10.0, 0.5)  # the usual --vmin, --vmax, --vlevel for a loss
+MIN_USUAL_LEVELS = 3  # of the usual levels, inside of the data; fewer show almost nothing
+MAX_LEVELS = 1000
+WIDE_RATIO = 100  # data that go over a larger ratio get a log scale of their own accord
 
-
-LOSS_TOP = 10.0  # the usual --zlim for a loss
-
-
-MOST_LEVELS = 1000
+# leading digits of the levels of a log scale: (up to this many decades, digits)
+LOG_DIGITS = (
+    (1.3, (1, 1.5, 2, 3, 4, 5, 7)),
+    (4, (1, 2, 5)),
+    (8, (1, 3)),
+    (np.inf, (1,)),
+)
+MIN_LOG_DECADES = 0.7  # below, levels are evenly spaced
+MAX_LOG_DECADES = 16  # above, decades are left out
 
 
 @dataclass(frozen=True)
@@ -30,61 +41,60 @@ class Scale:
     log: bool
 
     def norm(self):
+        """matplotlib's map from values to the range of the colours."""
         from matplotlib.colors import LogNorm, Normalize
 
-        return (LogNorm if self.log else Normalize)(self.low, self.high)
+        if self.log:
+            return LogNorm(self.low, self.high)
+        return Normalize(self.low, self.high)
 
     def extend(self, z):
-        """Which ends of the colour bar get an arrow because values go on beyond it."""
-        below, above = bool((z < self.low).any()), bool((z > self.high).any())
-        return (("neither", "max"), ("min", "both"))[below][above]
+        """Which ends of the colour bar get an arrow because values z go on beyond it."""
+        goes_below = (z < self.low).any()
+        goes_above = (z > self.high).any()
+        if goes_below and goes_above:
+            return "both"
+        if goes_below:
+            return "min"
+        if goes_above:
+            return "max"
+        return "neither"
 
 
-def choose_scale(planes, vmin=None, vmax=None, vlevel=None, log=False):
-    """Scale for the planes together. None: 0.1, 10, 0.5 for a loss; from the data for others and on a log scale.
+# ---------------------------------------------------------------- the choice
 
-    Where the levels asked for leave the picture empty, a note says so and the data choose.
+
+def choose_scale(panels, vmin=None, vmax=None, vlevel=None, log=False):
+    """Scale for the panels together.
+
+    None means 0.1, 10 and 0.5 for a loss, and values from the data for others and on a log scale.
+    Where the levels leave the picture empty, a note says so and the data choose. Raises InputError
+    for limits that make no levels.
     """
     check_range(vmin, vmax, vlevel)
-    z = np.concatenate([p.finite for p in planes])
-    if not len(z):
+    z = np.concatenate([panel.finite for panel in panels])
+    if len(z) == 0:
         return Scale(np.array([]), 0.0, 1.0, False)
-    name = planes[0].name
+
+    name = panels[0].name
     if log and not (z > 0).any():
-        figures.note(f"a log scale needs values above 0, {name} has none; the scale is linear")
+        note(f"a log scale needs values above 0, {name} has none; the scale is linear")
         log = False
     if log:
         z = z[z > 0]
     low, high = float(z.min()), float(z.max())
-    given = not (vmin is None and vmax is None and vlevel is None)
-    usual = LOSS_RANGE if figures.is_loss(name) and not log else (None, None, None)
-    if given or usual[0] is not None:
-        bottom, top, step = (v if v is not None else u for v, u in zip((vmin, vmax, vlevel), usual, strict=True))
-        bottom, top = low if bottom is None else bottom, high if top is None else top
-        if log and bottom <= 0:
-            raise InputError(f"expected --vmin above 0 with --log, got {bottom:g}")
-        if log:
-            levels = log_levels(bottom, top)
-        elif bottom >= top:
-            levels = np.array([])
-        elif step:
-            levels = stepped_levels(bottom, top, step)
-        else:
-            levels = linear_levels(bottom, top)
-        inside = levels[(levels > low) & (levels < high)]
-        ends = (max(bottom, low) if vmin is None else bottom, min(top, high) if vmax is None else top)
-        if len(inside) >= (1 if given else 3) and ends[0] < ends[1]:
-            return Scale(inside, *ends, log)
-        if low < high:
-            text = f"levels from {bottom:g} to {top:g}" + (f" in steps of {step:g}" if step and not log else "")
-            figures.note(f"{text} leave {'the' if given else 'almost the whole'} picture empty "
-                         f"({name} goes from {low:.4g} to {high:.4g}); levels chosen from the data")
-    log = log or (low > 0 and high / low > 100 and not figures.in_percent(name))
-    levels = log_levels(low, high) if log else linear_levels(low, high)
-    return Scale(levels[(levels > low) & (levels < high)], low, high if high > low else low + (abs(low) or 1.0), log)
+
+    requested = (vmin, vmax, vlevel) != (None, None, None)
+    has_usual_levels = is_loss(name) and not log
+    if requested or has_usual_levels:
+        scale = scale_from_limits(name, low, high, vmin, vmax, vlevel, log)
+        if scale is not None:
+            return scale
+    return scale_from_data(name, low, high, log)
 
 
 def check_range(vmin, vmax, vlevel):
+    """Raises InputError unless vmin < vmax and vlevel > 0 are finite, as far as they are not None."""
     for flag, value in (("--vmin", vmin), ("--vmax", vmax), ("--vlevel", vlevel)):
         if value is not None and not np.isfinite(value):
             raise InputError(f"expected a finite number for {flag}, got {value}")
@@ -94,11 +104,90 @@ def check_range(vmin, vmax, vlevel):
         raise InputError(f"expected --vmin below --vmax, got {vmin:g} and {vmax:g}")
 
 
+def scale_from_limits(name, low, high, vmin, vmax, vlevel, log):
+    """Scale of the user's limits, completed by the usual ones; None, and a note, where it would be empty.
+
+    low, high: range of the data.
+    """
+    usual_bottom, usual_top, usual_step = low, high, None
+    if is_loss(name) and not log:
+        usual_bottom, usual_top, usual_step = LOSS_RANGE
+    bottom = value_or(vmin, usual_bottom)
+    top = value_or(vmax, usual_top)
+    step = value_or(vlevel, usual_step)
+    if log and bottom <= 0:
+        raise InputError(f"expected --vmin above 0 with --log, got {bottom:g}")
+
+    # colours go no further than the data, unless the user says so
+    first = value_or(vmin, max(bottom, low))
+    last = value_or(vmax, min(top, high))
+
+    requested = (vmin, vmax, vlevel) != (None, None, None)
+    fewest = MIN_USUAL_LEVELS
+    if requested:
+        fewest = 1
+    levels = inside(levels_between(bottom, top, step, log), low, high)
+    if len(levels) >= fewest and first < last:
+        return Scale(levels, first, last, log)
+
+    if low < high:
+        steps = ""
+        if step and not log:
+            steps = f" in steps of {step:g}"
+        extent = "almost the whole"
+        if requested:
+            extent = "the"
+        note(f"levels from {bottom:g} to {top:g}{steps} leave {extent} picture empty "
+             f"({name} goes from {low:.4g} to {high:.4g}); levels chosen from the data")
+    return None
+
+
+def scale_from_data(name, low, high, log):
+    """Scale of the range of the data; logarithmic where it is wide and no percentage, too."""
+    is_wide = low > 0 and high / low > WIDE_RATIO
+    if is_wide and not in_percent(name):
+        log = True
+    levels = inside(levels_between(low, high, None, log), low, high)
+
+    if low == high:  # a range of colours needs a width
+        width = abs(low)
+        if width == 0:
+            width = 1.0
+        high = low + width
+    return Scale(levels, low, high, log)
+
+
+def value_or(value, default):
+    """`value`, or `default` where it is None."""
+    if value is None:
+        return default
+    return value
+
+
+# ---------------------------------------------------------------- levels
+
+
+def levels_between(bottom, top, step, log):
+    """Levels from bottom to top: on a log scale, `step` apart, or round numbers where `step` is None."""
+    if log:
+        return log_levels(bottom, top)
+    if bottom >= top:
+        return np.array([])
+    if step:
+        return stepped_levels(bottom, top, step)
+    return linear_levels(bottom, top)
+
+
+def inside(levels, low, high):
+    """The levels between low and high, both excluded."""
+    return levels[(levels > low) & (levels < high)]
+
+
 def stepped_levels(bottom, top, step):
     """bottom, bottom + step, ... up to and with top."""
     count = (top - bottom) / step
-    if count > MOST_LEVELS:
-        raise InputError(f"expected at most {MOST_LEVELS} contour levels, --vmin {bottom:g} --vmax {top:g} "
+    if count > MAX_LEVELS:
+        raise InputError(f"expected at most {MAX_LEVELS} contour levels, --vmin {bottom:g} --vmax {top:g} "
                          f"--vlevel {step:g} make {count:.3g}; take a larger --vlevel")
     return bottom + step * np.arange(int(count + 1e-9) + 1)
 
@@ -112,15 +201,29 @@ def linear_levels(low, high):
 
 def log_levels(low, high):
     """Round numbers that are about evenly spaced in the logarithm, between low and high (both above 0)."""
-    decades = np.log10(high / low) if high > low else 0.0
-    if decades < 0.7:
+    decades = 0.0
+    if high > low:
+        decades = np.log10(high / low)
+
+    if decades < MIN_LOG_DECADES:
         levels = linear_levels(low, high)
     else:
-        digits = next(d for most, d in ((1.3, (1, 1.5, 2, 3, 4, 5, 7)), (4, (1, 2, 5)), (8, (1, 3)), (np.inf, (1,)))
-                      if decades < most)
-        exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1, max(1, np.ceil(decades / 16)))
-        levels = np.array([d * 10.0**e for e in exponents for d in digits])
-    return levels[(levels >= low * (1 - 1e-9)) & (levels <= high * (1 + 1e-9))]
+        digits = next(digits for limit, digits in LOG_DIGITS if decades < limit)
+        step = max(1, np.ceil(decades / MAX_LOG_DECADES))
+        exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1, step)
+        levels = np.array([digit * 10.0**power for power, digit in product(exponents, digits)])
+
+    rounding = 1e-9
+    return levels[(levels >= low * (1 - rounding)) & (levels <= high * (1 + rounding))]
+
+
+def thinned(levels, count):
+    """Every n-th of the levels, so that at most `count` are left: for ticks, which must not touch."""
+    step = max(1, math.ceil(len(levels) / count))
+    return levels[::step]
+
+
+# ---------------------------------------------------------------- colours
 
 
 def line_colours():
@@ -128,39 +231,16 @@ def line_colours():
     import matplotlib
     from matplotlib.colors import ListedColormap
 
-    return ListedColormap(matplotlib.colormaps[figures.COLOUR_MAP](np.linspace(0, 0.8, 256)))
+    return ListedColormap(matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 0.8, 256)))
 
 
-def drawable(plane, scale):
-    """z as matplotlib takes it: NaN masked, and on a log scale values of 0 or less below all others (not left out)."""
-    z = np.ma.masked_invalid(plane.z)
-    return np.maximum(z, 0.5 * plane.finite[plane.finite > 0].min()) if scale.log else z
+def drawable(panel, scale):
+    """z as matplotlib takes it: NaN masked; on a log scale, values of 0 or less lie below all others.
 
-
-def height_range(name, low, high, zlim, log):
-    """(bottom, top, cut) of the z axis in its own units (log10 with `log`); `cut`: the surface goes on above it."""
-    if zlim is None and figures.is_loss(name) and not log and low < LOSS_TOP < high:
-        zlim = LOSS_TOP
-    top = high if zlim is None else np.log10(zlim) if log and zlim > 0 else -np.inf if log else zlim
-    if top <= low < high:
-        figures.note(f"no {name} is below --zlim {zlim:g}; the axis goes up to the highest")
-        top = high
-    bottom = min(0.0, low) if not log and low < 0.25 * top else low
-    return bottom, top if top > bottom else bottom + 1.0, top < high
-
-
-def format_height(axis, bottom, top, log):
-    """Ticks of the z axis; returns the power of ten that its label names: long numbers would run into the label."""
-    from matplotlib.ticker import FixedLocator, MaxNLocator
-
-    if log:
-        levels = log_levels(10.0**bottom, 10.0**top)
-        levels = levels[:: -(-len(levels) // 5)]
-        axis.set_major_locator(FixedLocator(np.log10(levels)))
-        axis.set_major_formatter(lambda value, _: figures.number(float(f"{10.0**value:.6g}")))
-        return ""
-    power = int(np.floor(np.log10(max(abs(top), abs(bottom)))))
-    power = power if not -3 < power < 4 else 0
-    axis.set_major_locator(MaxNLocator(4))
-    axis.set_major_formatter(lambda value, _: f"{value / 10.0**power:g}")
-    return rf" ($\times 10^{{{power}}}$)" if power else ""
+    Masked, they would be left out of the figure as if they were not known.
+    """
+    z = np.ma.masked_invalid(panel.z)
+    if not scale.log:
+        return z
+    smallest = panel.finite[panel.finite > 0].min()
+    return np.maximum(z, 0.5 * smallest)
