@@ -1,21 +1,21 @@
 """What a user's file imports: its own neighbours first, whatever they are called.
 
-    neighbourhood_of("mine").load_file("mine/net.py")     its `import scheduler` is mine/scheduler.py
+    neighbourhood_of("mine").load_file("mine/net.py")    # its scheduler is mine/scheduler.py
 
-A user's scheduler.py, utils.py or tqdm.py may have the name of a module that is loaded already: of this
-program, of an installed package, or of another folder of the user's. The file must get its own, and
-everybody else theirs. sys.path and sys.modules give the same answer to everybody; so the modules of a user's
-folder have an import statement of their own (`__import__`, which Python looks up in the builtins of the
-module). It costs nothing until something is imported, and holds as well for imports that run later: in
-forward(), in a data set, in other threads and forked processes.
+A user's scheduler.py, utils.py or tqdm.py may have the name of a module that is loaded already: of
+this program, of an installed package, or of another folder of the user's. The file must get its
+own, and everybody else theirs. sys.path and sys.modules give the same answer to everybody; so the
+modules of a user's folder have an import statement of their own (`__import__`, which Python looks
+up in the builtins of the module). It costs nothing until something is imported, and holds as well
+for imports that run later: in forward(), in a data set, in other threads and forked processes.
 
-A neighbour keeps its plain name in sys.modules where a plain import finds it, as it does for nearly all. That
-way classes can be pickled, and code that imports by name gets the same module. Where the name is taken, it is
-loaded as PACKAGE.NAME, of a package that stands for the folder.
+A neighbour keeps its plain name in sys.modules where a plain import finds it, as it does for nearly
+all. That way classes can be pickled, and code that imports by name gets the same module. Where the
+name is taken, it is loaded as PACKAGE.NAME, of a package that stands for the folder.
 
-Rejected: the folder at the front of sys.path while the user's code runs, with modules of the same names set
-aside in sys.modules. Then torch, which imports within functions, gets the user's inspect.py; and forward(),
-which others call, does not get it.
+Rejected: the folder at the front of sys.path while the user's code runs, with modules of the same
+names set aside in sys.modules. Then torch, which imports within functions, gets the user's
+inspect.py; and forward(), which others call, does not get it.
 """
 
 import builtins
@@ -31,7 +31,7 @@ from importlib.machinery import PathFinder, SourceFileLoader
 
 PACKAGE_FOLDER = os.path.dirname(os.path.realpath(__file__))  # of losslandscape
 TOP_LEVEL = os.path.dirname(PACKAGE_FOLDER)
-IS_CLONE = os.path.isfile(os.path.join(TOP_LEVEL, "plot_surface.py"))  # else the package is installed
+IS_CLONE = os.path.isfile(os.path.join(TOP_LEVEL, "plot_surface.py"))  # or is it installed?
 
 PREFIX = "user_code_"  # of the packages that stand for folders
 
@@ -50,7 +50,7 @@ def neighbourhood_of(folder):
 
 
 def with_plain_names(text):
-    """`text` with the names that a user knows in place of those that neighbours are loaded under."""
+    """`text` with the names that a user knows, in place of those in sys.modules."""
     return re.sub(PREFIX + r"[0-9a-f]{8}\.", "", text)
 
 
@@ -65,9 +65,10 @@ class Neighbourhood:
         self.folder = folder
         self.package = PREFIX + _short_hash(folder)
         self.builtins = {**vars(builtins), "__import__": self.import_statement}
+        self._not_hidden = {}  # name -> module that a plain import gives, and rightly
 
     def load_file(self, path):
-        """The module of a file of this folder, which is run the first time; raises whatever it raises."""
+        """The module of a file of this folder; raises whatever the file raises when it is run."""
         self._require_package()
         stem = os.path.splitext(os.path.basename(path))[0]
         if not stem.isidentifier():  # my-net.v2.py
@@ -94,7 +95,7 @@ class Neighbourhood:
         return importlib.import_module(name)
 
     def import_statement(self, name, globals=None, locals=None, fromlist=(), level=0):
-        """What an import statement in a file of this folder does; arguments as those of __import__."""
+        """What an import statement in a file of this folder does; arguments: as of __import__."""
         if level > 0 or not self._has_hidden(name):
             return builtins.__import__(name, globals, locals, fromlist, level)
 
@@ -104,11 +105,22 @@ class Neighbourhood:
         return sys.modules[f"{self.package}.{name.partition('.')[0]}"]
 
     def _has_hidden(self, name):
-        """Is there a neighbour of that name (of its first part) that a plain import would not find?"""
+        """Is there a neighbour of that name that a plain import would not find?"""
         name = name.partition(".")[0]
         self._require_package()
         if f"{self.package}.{name}" in sys.modules:
             return True
+
+        # imports within functions run often: look at the disk once for each module
+        module = sys.modules.get(name)
+        if module is not None and self._not_hidden.get(name) is module:
+            return False
+        is_hidden = self._look_for_hidden(name)
+        if not is_hidden:
+            self._not_hidden[name] = module
+        return is_hidden
+
+    def _look_for_hidden(self, name):
         if name in sys.builtin_module_names or name == "__main__" or not name.isidentifier():
             return False
         neighbour = PathFinder.find_spec(name, [self.folder])
@@ -123,7 +135,7 @@ class Neighbourhood:
         return plain != own_folder and not (plain and is_installed(plain))
 
     def _require_package(self):
-        """The package that stands for this folder: its modules are neighbours under names of their own."""
+        """Make the package of this folder, for neighbours whose plain name is taken."""
         if self.package not in sys.modules:
             package = types.ModuleType(self.package)
             package.__path__ = [self.folder]
@@ -131,7 +143,7 @@ class Neighbourhood:
 
 
 def _place_of_plain_import(name):
-    """The file that `import NAME` gives, or the folder of a package without __init__.py; None: there is none."""
+    """The file that `import NAME` gives; the folder, where that has no __init__.py; or None."""
     module = sys.modules.get(name)
     if module is not None:
         place = getattr(module, "__file__", None)
@@ -161,7 +173,7 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder:
-    """Finds what Python finds, and gives files of users' folders the loader above. First in sys.meta_path."""
+    """First in sys.meta_path: finds what Python finds, and gives users' files the loader above."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -180,14 +192,14 @@ class _Finder:
 
 
 def _is_a_neighbour(name):
-    """Has any of the users' folders a module of this name? Says quickly that most imports are no business of ours."""
+    """Has any of the users' folders a module of this name? For most imports the answer is no."""
     if name in sys.builtin_module_names:
         return False
     return any(PathFinder.find_spec(name, [folder]) is not None for folder in _neighbourhoods)
 
 
 def _folder_of_top_level(name, spec):
-    """The folder in which the first part of a dotted name stands, or the package of a neighbourhood."""
+    """The folder in which the first part of a dotted name stands."""
     folder = os.path.dirname(os.path.realpath(spec.origin))
     levels = name.count(".")
     if spec.submodule_search_locations is not None:  # its file is in a folder of its own
@@ -203,7 +215,7 @@ def _folder_of_top_level(name, spec):
 
 
 def is_installed(path):
-    """Is a file, or what a traceback calls one, of Python, of an installed package or of this one?"""
+    """Does a file belong to Python, to an installed package or to this one?"""
     if path.startswith("<"):  # <frozen importlib._bootstrap>, <string>
         return True
     path = os.path.realpath(path)
@@ -215,10 +227,10 @@ def is_installed(path):
 
 
 def make_reachable(folder):
-    """Put a folder at the end of sys.path: after what is installed, but before the top level of this clone.
+    """Put a folder at the end of sys.path, but before the top level of this clone.
 
-    For what imports by name: pickles, registries. A script that is started from the clone has the clone's
-    top level at the front of sys.path, with scheduler.py, net_plotter.py and cifar10/.
+    For what imports by name: pickles, registries. A script that is started from the clone has the
+    clone's top level at the front of sys.path, with scheduler.py, net_plotter.py and cifar10/.
     """
     if folder not in sys.path:
         sys.path.append(folder)

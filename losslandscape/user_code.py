@@ -1,10 +1,10 @@
-"""FILE.py:name and package.module:name -> the object: how --model, --dataset, --loss_name and --metric take your code.
+"""FILE.py:name and package.module:name -> the object: networks, data, losses of the user's own.
 
     load("--model", "my_net.py:make")(width=64)
     load("--model", "torchvision.models:resnet18")
 
-A file finds its neighbours as with `python FILE.py`, whatever they are called (see neighbours.py); the
-current folder is on the import path too.
+A file finds its neighbours as with `python FILE.py`, whatever they are called (see neighbours.py);
+the current folder is on the import path too.
 """
 
 import difflib
@@ -20,7 +20,8 @@ from losslandscape.neighbours import (
     with_plain_names,
 )
 
-FAILURES = Exception, SystemExit  # a script that ends itself when it is loaded must not end this one, with code 0
+# a script that ends itself when it is loaded must not end this one, with code 0
+FAILURES = Exception, SystemExit
 SUGGESTED_NAMES = 3
 
 _files = set()  # that were loaded
@@ -33,7 +34,7 @@ def is_reference(text):
 
 
 def label(text):
-    """A short name for files: 'my_net.make' for path/my_net.py:make, 'resnet18' for torchvision.models:resnet18."""
+    """A short name, for file names: my_net.make for path/my_net.py:make, ReLU for torch.nn:ReLU."""
     place, _, name = text.rpartition(":")
     if not place.endswith(".py"):
         return name
@@ -65,7 +66,7 @@ def load(flag, text):
 
 
 def call(flag, text, function, *args, **kwargs):
-    """function(*args, **kwargs); whatever it raises becomes an InputError that says where in the user's code."""
+    """function(*args, **kwargs); what it raises becomes an InputError that points at the line."""
     try:
         return function(*args, **kwargs)
     except InputError:
@@ -85,7 +86,7 @@ def source_hash(text):
 
 
 def explain(error):
-    """'TypeError: ... (my_net.py, line 12)': an exception, and the innermost line of the user's in its traceback."""
+    """'TypeError: ... (my_net.py, line 12)': an exception, and its line in the user's code."""
     message = next(iter(str(error).splitlines()), "")
     words = f"{type(error).__name__}: {message}".rstrip(": ")
     if isinstance(error, SyntaxError):

@@ -42,12 +42,13 @@ class Arrays:
 
 
 def load_arrays(request, name, sources, least_classes=0):
-    """Data of {part: Arrays}. uint8 images are normalized by the training set, floats stay as they are.
+    """Data of {part: Arrays}. uint8 images are normalized, floats stay as they are.
 
     name            of the data set, for messages
     least_classes   there are so many at least: a few images need not show every class
     """
-    # the images that are asked for, and the labels of all parts: they say how many classes there are
+    # the images that are asked for, and the labels of all parts: they say how many classes there
+    # are
     images, labels = {}, {}
     for part in request.parts:
         if part in sources:
@@ -81,7 +82,7 @@ def load_arrays(request, name, sources, least_classes=0):
 
 
 def _normalization(name, sources, images):
-    """Of the whole training set: every part of --data_split, and the test set, are normalized alike."""
+    """That of the whole training set, also for its parts by --data_split and for the test set."""
     if "train" not in sources:
         raise InputError(
             f"the uint8 images of {name} are normalized with mean and std of the training images, "

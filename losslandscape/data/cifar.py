@@ -1,9 +1,9 @@
 """CIFAR-10 and CIFAR-100: their files -> uint8 arrays, without running code.
 
-The "python version" of the two (Krizhevsky 2009) is a folder, or a .tar.gz of it, of pickled dicts: images
-(n, 3072) uint8, row by row, red then green then blue, and a list of labels. Unpickling a file runs whatever
-the file says, so it is read by an unpickler that knows arrays, bytes, text, numbers, lists and dicts and
-nothing else.
+The "python version" of the two (Krizhevsky 2009) is a folder, or a .tar.gz of it, of pickled dicts:
+images (n, 3072) uint8, row by row, red then green then blue, and a list of labels. Unpickling a
+file runs whatever the file says, so it is read by an unpickler that knows arrays, bytes, text,
+numbers, lists and dicts and nothing else.
 """
 
 import io
@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from losslandscape.data.named import NamedSet
-from losslandscape.data.problems import one_line
+from losslandscape.data.reasons import reason_of
 from losslandscape.errors import InputError
 
 PIXELS = 3 * 32 * 32
@@ -55,7 +55,7 @@ LAYOUTS = {
 
 
 def find_cifar(name, datapath, parts=("train", "test")):
-    """The folder or the archive of `parts`, below `datapath` or `datapath` itself; None where there is none."""
+    """The folder or the archive of `parts`: `datapath` itself or below it; None: there is none."""
     layout = LAYOUTS[name]
     files = [file for part in parts for file in layout.files[part]]
     for folder in (os.path.join(datapath, layout.folder), datapath):
@@ -69,7 +69,7 @@ def find_cifar(name, datapath, parts=("train", "test")):
 
 
 def read_cifar(name, datapath, part):
-    """Images (N, 3, 32, 32) uint8 and labels (N,) of `part`, in the order of the files; raises InputError."""
+    """Images (N, 3, 32, 32) uint8 and labels (N,) of `part`, in the order of the files."""
     layout = LAYOUTS[name]
     place = find_cifar(name, datapath, (part,))
     if place is None:
@@ -91,7 +91,7 @@ def _contents(place, layout, files):
         contents = _archive_contents(place, files)
     except (OSError, EOFError, tarfile.TarError, zlib.error, MemoryError) as error:
         raise InputError(
-            f"can't read {place} ({one_line(error)}); delete it and fetch it again") from None
+            f"can't read {place} ({reason_of(error)}); delete it and fetch it again") from None
 
     missing = [file for file in files if file not in contents]
     if missing:
@@ -127,7 +127,7 @@ def _archive_contents(path, files):
 
 
 def read_batch(content, labels_key, path):
-    """Images (n, 3072) uint8 and labels (n,) of one pickled batch; raises InputError, which names `path`."""
+    """Images (n, 3072) uint8 and labels (n,) of one pickled batch; `path`: for messages."""
     try:
         entries = {}
         for key, value in _Unpickler(io.BytesIO(content), encoding="bytes").load().items():
@@ -141,7 +141,7 @@ def read_batch(content, labels_key, path):
             raise ValueError(f"expected {len(images)} labels, got {labels.shape}")
     # a damaged pickle can raise anything: it is a program that has been cut or scrambled
     except Exception as error:
-        reason = one_line(error)
+        reason = reason_of(error)
         if isinstance(error, KeyError):
             reason = f"no entry {error}"
         raise InputError(
@@ -177,7 +177,10 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray in a pickle: a view on the pickle's own bytes, so its size can't be made up."""
+    """Stands in for numpy.ndarray in a pickle.
+
+    A view on the pickle's own bytes: the size that the pickle says is not believed.
+    """
 
     def __setstate__(self, state):
         _, shape, dtype, is_fortran, data = state
@@ -189,16 +192,17 @@ class _Array:
 
 
 def _encode(text, encoding):
-    """Stands in for _codecs.encode, with which Python 3 writes bytes in the protocols of Python 2."""
+    """Stands in for _codecs.encode: how Python 3 writes bytes in the protocols of Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"expected bytes written as latin1, got {encoding!r}")
     return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the few names that numpy arrays and bytes are pickled under, and gives stand-ins for them.
+    """Knows the few names that arrays and bytes are pickled under, and gives stand-ins for them.
 
-    Everything is made anew for each name, so that a pickle can't change what the next one is read with.
+    Everything is made anew for each name, so that a pickle can't change what the next one is read
+    with.
     """
 
     def find_class(self, module, name):
@@ -219,16 +223,29 @@ class _Unpickler(pickle.Unpickler):
 
 # ---------------------------------------------------------------- the two sets
 
-# CIFAR-10's constants, as in the experiments of Li et al. 2018; CIFAR-100 is normalized with the same ones
+# CIFAR-10's constants, as in the experiments of Li et al. 2018; CIFAR-100 is normalized with the
+# same ones
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
 
-def _named_set(name, num_classes, download):
-    return NamedSet(
-        num_classes, True, MEAN, STD, partial(read_cifar, name), partial(find_cifar, name), str(LAYOUTS[name]),
-        download)
-
-
-CIFAR10 = _named_set("cifar10", 10, "CIFAR10")
-CIFAR100 = _named_set("cifar100", 100, "CIFAR100")
+CIFAR10 = NamedSet(
+    num_classes=10,
+    flip=True,
+    mean=MEAN,
+    std=STD,
+    read=partial(read_cifar, "cifar10"),
+    find=partial(find_cifar, "cifar10"),
+    expected=str(LAYOUTS["cifar10"]),
+    download="CIFAR10",
+)
+CIFAR100 = NamedSet(
+    num_classes=100,
+    flip=True,
+    mean=MEAN,
+    std=STD,
+    read=partial(read_cifar, "cifar100"),
+    find=partial(find_cifar, "cifar100"),
+    expected=str(LAYOUTS["cifar100"]),
+    download="CIFAR100",
+)

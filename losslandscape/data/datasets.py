@@ -4,13 +4,15 @@
     data = load_dataset("cifar10", "cifar10/data")   # every process: reads files, never the network
     data.train.inputs, data.train.targets            # (N, C, H, W) float32 and (N,) int64
 
-A data set is one of `DATASETS`; or FILE.npz with x_train, y_train[, x_test, y_test]; or an `imagefolder`;
-or what FILE.py:function gives for "train" and for "test" (see splits.as_split); or the tensors of
---trainloader and --testloader. A loss surface is a function of the weights alone only if the data never
-change: there is no augmentation and no shuffling here, and the order is that of the files.
+A data set is one of `DATASETS`; or FILE.npz with x_train, y_train[, x_test, y_test]; or an
+`imagefolder`; or what FILE.py:function gives for "train" and for "test" (see splits.as_split); or
+the tensors of --trainloader and --testloader. A loss surface is a function of the weights alone
+only if the data never change: there is no augmentation and no shuffling here, and the order is that
+of the files.
 
-No data file's code is run: CIFAR's pickles, .npz and torch.save files are read by readers that admit arrays
-only. The one exception is a pickled DataLoader, read when the user says --trust_pickle.
+No data file's code is run: CIFAR's pickles, .npz and torch.save files are read by readers that
+admit arrays only. The one exception is a pickled DataLoader, read when the user says
+--trust_pickle.
 """
 
 import difflib
@@ -25,8 +27,8 @@ from losslandscape.data.splits import Batches, Split, split_hash
 from losslandscape.errors import InputError
 
 __all__ = [
-    "DATASETS", "FORMS", "Batches", "Data", "DataRequest", "Split", "label", "load_request", "load_dataset",
-    "prepare", "split_hash"]
+    "DATASETS", "FORMS", "Batches", "Data", "DataRequest", "Split", "label", "load_dataset",
+    "load_request", "prepare", "split_hash"]
 
 DATASETS = {
     "cifar10": cifar.CIFAR10,
@@ -58,11 +60,13 @@ def named_set(name):
 
 
 def prepare(name, datapath="cifar10/data", splits=PARTS):
-    """Make sure that the files of `splits` are there; called by one process, before any calls `load_dataset`.
+    """Make sure that the files of `splits` are there.
 
-    What lies in `datapath` already is used without the network. Otherwise torchvision downloads (and checks)
-    the files into a folder beside, and they are moved into `datapath` when they are complete.
-    InputError where that fails; no incomplete file is left behind then.
+    Called by one process, before any calls `load_dataset`.
+
+    What lies in `datapath` already is used without the network. Otherwise torchvision downloads
+    (and checks) the files into a folder beside, and they are moved into `datapath` when they are
+    complete. InputError where that fails; no incomplete file is left behind then.
     """
     if npz.is_npz(name) or own.is_function(name) or name in folders.NAMES:
         return
@@ -72,22 +76,22 @@ def prepare(name, datapath="cifar10/data", splits=PARTS):
 
 
 def load_dataset(name, datapath="cifar10/data", raw_data=False, **choices):
-    """Data of a named data set, of files or functions of the user's, or of saved tensors; never downloads.
+    """The data set `name`, or the tensors of --trainloader and --testloader; never downloads.
 
-    The choices are the fields of `DataRequest`. Raises InputError for whatever is wrong with the names or
-    the files.
+    The choices are the fields of `DataRequest`. Raises InputError for whatever is wrong with the
+    names or the files.
     """
     return load_request(DataRequest(name, datapath, raw_data, **choices))
 
 
 def load_request(request):
-    """Data of a `DataRequest`; never downloads. Raises InputError for whatever is wrong with the files."""
+    """Data of a `DataRequest`; never downloads. Raises InputError for what is wrong with files."""
     data = _reader(request)(request)
     for part in request.parts:
         if getattr(data, part) is None and request.requires(part):
             raise InputError(
-                f"expected a {part} set in {data.name}, found none; give one (x_{part}, y_{part} in a "
-                f".npz, or --{part}loader), or evaluate the other set")
+                f"expected a {part} set in {data.name}, found none; give one "
+                f"(x_{part}, y_{part} in a .npz, or --{part}loader), or evaluate the other set")
     return data
 
 

@@ -16,9 +16,9 @@ DARKEST = 16  # pixels are 0 .. 16
 def read_digits(datapath, part):
     """8x8 images, enlarged bilinearly to (N, 1, 32, 32) float32 in [0, 1], and labels (N,).
 
-    The first 1500 are the training set and the last 297 the test set. A random division would be kinder
-    (one nearest neighbour gets 98.7 % right against 94.6 %): images of one hand stand together, so the
-    last ones are mostly by hands that the training set does not have.
+    The first 1500 are the training set and the last 297 the test set. A random division would be
+    kinder (one nearest neighbour gets 98.7 % right against 94.6 %): images of one hand stand
+    together, so the last ones are mostly by hands that the training set does not have.
     """
     images, labels = _all_digits()
     if part == "train":

@@ -3,7 +3,7 @@
 import os
 
 from losslandscape.data.images import Normalization, describe_normalization
-from losslandscape.data.problems import one_line
+from losslandscape.data.reasons import reason_of
 from losslandscape.data.request import Data
 from losslandscape.data.splits import as_split
 from losslandscape.errors import InputError
@@ -77,7 +77,7 @@ def _images_of(folder, transform):
         return datasets.ImageFolder(folder, transform, loader=_read_picture)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"can't read the images in {folder} ({one_line(error)}); expected {folder}/CLASS/IMAGE"
+            f"can't read the images in {folder} ({reason_of(error)}); expected {folder}/CLASS/IMAGE"
         ) from None
 
 
@@ -89,4 +89,5 @@ def _read_picture(path):
         return datasets.folder.default_loader(path)
     except Exception as error:  # a damaged picture can raise anything
         raise InputError(
-            f"can't read the picture {path} ({one_line(error)}); replace it, or take it away") from None
+            f"can't read the picture {path} ({reason_of(error)}); replace it, or take it away"
+        ) from None

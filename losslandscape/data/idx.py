@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST: idx files, gzipped or not.
 
-An idx file is 0, 0, 8 (for uint8), the number of dimensions, the sizes as big-endian int32, and the data.
+An idx file is 0, 0, 8 (for uint8), the number of dimensions, the sizes as big-endian int32, and the
+data.
 """
 
 import gzip
@@ -12,11 +13,11 @@ from functools import partial
 import numpy as np
 
 from losslandscape.data.named import SIDE, NamedSet
-from losslandscape.data.problems import one_line
+from losslandscape.data.reasons import reason_of
 from losslandscape.errors import InputError
 
 IMAGE_SIDE = 28  # pixels
-DEFLATE_LIMIT = 1032  # deflate can't make data smaller than by this factor: more is a lie of the header
+DEFLATE_LIMIT = 1032  # the largest factor by which deflate can make data smaller
 GZIP_MAGIC = b"\x1f\x8b"
 
 # part -> names of the files of its images and its labels
@@ -26,19 +27,22 @@ IDX_FILES = {
 }
 EXPECTED = ", ".join([*IDX_FILES["train"], *IDX_FILES["test"]]) + " (or the same with .gz)"
 
-# Below --datapath, in this order: the folder of the data set's own name comes first, because the files of
-# the two have the same names. An absolute folder stays as it is.
+# Below --datapath, in this order: the folder of the data set's own name comes first, because the
+# files of the two have the same names. An absolute folder stays as it is.
 MNIST_FOLDERS = ("MNIST/raw", "mnist", "raw", "")
 FASHION_FOLDERS = (
-    "FashionMNIST/raw", "fashion-mnist", "fashion_mnist", "raw", "", "/usr/share/datasets/fashion-mnist")
+    "FashionMNIST/raw", "fashion-mnist", "fashion_mnist", "raw", "",
+    "/usr/share/datasets/fashion-mnist")
 
 
 def find_idx(folders, datapath, parts):
-    """{part: (path of the images, path of the labels)} from the first folder that has them all, or None."""
+    """{part: [path of images, path of labels]} from the first folder that has them all, or None."""
     for folder in folders:
         paths = {}
         for part in parts:
-            paths[part] = [_path_of(os.path.join(datapath, folder), name) for name in IDX_FILES[part]]
+            images, labels = IDX_FILES[part]
+            place = os.path.join(datapath, folder)
+            paths[part] = [_path_of(place, images), _path_of(place, labels)]
         if all(None not in both for both in paths.values()):
             return paths
     return None
@@ -67,7 +71,8 @@ def read_mnist(folders, datapath, part):
     labels = read_idx(labels_path, 1)  # (N,)
     if images.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE):
         raise InputError(
-            f"expected images of 28x28 in {images_path}, got {images.shape[1:]}; give the original file")
+            f"expected images of 28x28 in {images_path}, got {images.shape[1:]}; "
+            "give the original file")
 
     border = (SIDE - IMAGE_SIDE) // 2
     images = np.pad(images[:, None], ((0, 0), (0, 0), (border, border), (border, border)))
@@ -75,7 +80,7 @@ def read_mnist(folders, datapath, part):
 
 
 def read_idx(path, dimensions):
-    """The uint8 array of an idx file that has so many dimensions; raises InputError for any other file."""
+    """The uint8 array of an idx file; InputError unless it has so many dimensions."""
     expected = f"expected an idx file of {dimensions}-dimensional uint8 data at {path}"
     header_size = 4 + 4 * dimensions
     try:
@@ -101,7 +106,7 @@ def read_idx(path, dimensions):
             data = file.read(count + 1)
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise InputError(
-            f"can't read {path} ({one_line(error)}); delete it and fetch it again") from None
+            f"can't read {path} ({reason_of(error)}); delete it and fetch it again") from None
 
     if len(data) != count:
         more = " or more" if len(data) > count else ""

@@ -22,11 +22,13 @@ def check_images(array, name):
         array = _channels_first(array, name)
     elif array.dtype.kind == "f":
         _refuse_channels_last(array, name)
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is warned about
+        # a float64 beyond float32 becomes inf, which is warned about
+        with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
     else:
         raise InputError(
-            f"expected {name} as float32 (N, C, H, W) or uint8 images, got {array.dtype}; convert them")
+            f"expected {name} as float32 (N, C, H, W) or uint8 images, got {array.dtype}; "
+            "convert them")
     return np.ascontiguousarray(array)
 
 
@@ -50,7 +52,7 @@ def _channels_first(array, name):
 
 
 def _refuse_channels_last(array, name):
-    """Raise InputError for float inputs that look like (N, H, W, C); C may be any number in front."""
+    """Raise InputError for float inputs (N, H, W, C); as (N, C, H, W), C may be any number."""
     _refuse_other_shapes(array, name)
     if array.shape[3] in CHANNELS and array.shape[1] not in CHANNELS:
         raise _wrong_channels(array, name)
@@ -106,7 +108,7 @@ class Normalization:
 
     @classmethod
     def of(cls, images):
-        """Mean and std per channel of uint8 images (N, C, H, W) in [0, 1]; a constant channel has std 1."""
+        """That of uint8 images (N, C, H, W) themselves; a constant channel has std 1."""
         # counted, not summed: exact, and without a float copy of the whole set
         counts = np.zeros((images.shape[1], 256), np.int64)
         for start in range(0, len(images), 256):
@@ -137,7 +139,7 @@ def to_tensor(images, normalization=None, repeat_grey=True):
     The same roundings in the same order as torchvision's ToTensor and Normalize.
     """
     x = torch.from_numpy(images).to(torch.float32)
-    is_a_copy = images.dtype == np.uint8  # then it may be changed in place; a float array is the caller's
+    is_a_copy = images.dtype == np.uint8  # may change in place; a float array is the caller's
     if is_a_copy:
         x.div_(255)
 

@@ -11,7 +11,7 @@ import torch
 
 from losslandscape.errors import InputError
 
-TARGETS = ("targets", "labels", "label", "y")  # under which a batch that is a dict holds its targets
+TARGETS = ("targets", "labels", "label", "y")  # keys of the targets in a batch that is a dict
 
 
 def leaves(inputs):
@@ -59,7 +59,7 @@ def size_in_bytes(inputs):
 
 
 def pair(batch):
-    """(inputs, targets) of a batch: a pair, or a dict that holds the targets under one of TARGETS."""
+    """(inputs, targets) of a batch: of a pair, or of a dict with a key of TARGETS."""
     if isinstance(batch, Mapping):
         key = next((key for key in TARGETS if key in batch), None)
         if key is None:
@@ -93,7 +93,7 @@ def as_tensors(inputs):
 
 
 def as_targets(value):
-    """Targets (N, ...) as a tensor: numbers and truth values stay, integers of any size become int64."""
+    """Targets (N, ...) as a tensor; integers of any size become int64."""
     tensor = _as_tensor(value)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         return tensor

@@ -1,6 +1,7 @@
 """A data set that has a name: what is known of it, and how its files become tensors.
 
-A new one is a file of this folder that ends with a `NamedSet(...)`, and a line in datasets.DATASETS.
+A new one is a file of this folder that ends with a `NamedSet(...)`, and a line in
+datasets.DATASETS.
 """
 
 from collections.abc import Callable
@@ -30,16 +31,18 @@ def always_there(datapath, parts):
 class NamedSet:
     """A data set whose files have a fixed form.
 
-    `mean` and `std` are of images in [0, 1], one value per channel; a single value means grey images,
-    which are repeated to three channels, because the networks take three.
+    `mean` and `std` are of images in [0, 1], one value per channel; a single value means grey
+    images, which are repeated to three channels, because the networks take three.
     """
 
     num_classes: int
     flip: bool  # a mirrored image is as good an example
     mean: tuple
     std: tuple
-    read: Callable  # read(datapath, part) -> images (N, C, H, W) uint8 or float32 in [0, 1], labels (N,)
-    find: Callable = always_there  # find(datapath, parts): truthy where the files of `parts` are there
+    # read(datapath, part) -> images (N, C, H, W), uint8 or float32 in [0, 1], and labels (N,)
+    read: Callable
+    # find(datapath, parts): truthy where the files of `parts` are there
+    find: Callable = always_there
     expected: str = ""  # the files, in words
     download: str = ""  # class of torchvision.datasets
 

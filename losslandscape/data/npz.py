@@ -9,7 +9,7 @@ import numpy as np
 
 from losslandscape.data.arrays import Arrays, load_arrays
 from losslandscape.data.idx import DEFLATE_LIMIT
-from losslandscape.data.problems import one_line
+from losslandscape.data.reasons import reason_of
 from losslandscape.data.request import PARTS
 from losslandscape.errors import InputError
 
@@ -46,7 +46,7 @@ def _parts_of(path):
             names = [name.removesuffix(".npy") for name in archive.namelist()]
     except Exception as error:  # a damaged zip can raise anything
         raise InputError(
-            f"can't read {path} as .npz ({one_line(error)}); write it with numpy.savez") from None
+            f"can't read {path} as .npz ({reason_of(error)}); write it with numpy.savez") from None
 
     # a part that has one of its two arrays must have the other; training data there must be
     parts = [part for part in PARTS if f"x_{part}" in names or f"y_{part}" in names]
@@ -64,8 +64,8 @@ def _parts_of(path):
 def read_array(path, name):
     """Array `name` of the file.
 
-    Its header is checked against the size of the file before memory is taken for it, and no pickle in it
-    is read.
+    Its header is checked against the size of the file before memory is taken for it, and no pickle
+    in it is read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -77,11 +77,13 @@ def read_array(path, name):
 
             if dtype.kind not in "biuf":
                 raise InputError(
-                    f"expected numbers in {name} of {path}, got {dtype}; save it as a numeric array")
+                    f"expected numbers in {name} of {path}, got {dtype}; "
+                    "save it as a numeric array")
             largest = DEFLATE_LIMIT * os.path.getsize(path)
             if min(shape, default=0) < 0 or size != entry.file_size or size > largest:
                 raise InputError(
-                    f"{name} of {path} claims shape {shape}, which the file does not hold; it is damaged")
+                    f"{name} of {path} claims shape {shape}, which the file does not hold; "
+                    "it is damaged")
 
             with archive.open(entry) as file:
                 return np.lib.format.read_array(file, allow_pickle=False)
@@ -89,5 +91,5 @@ def read_array(path, name):
         raise
     except Exception as error:  # a damaged zip, or header, can raise anything
         raise InputError(
-            f"can't read {name} of {path} ({one_line(error)}); "
+            f"can't read {name} of {path} ({reason_of(error)}); "
             "write the file with numpy.savez again") from None

@@ -1,4 +1,4 @@
-"""FILE.py:function as a data set: what the function gives for "train" and for "test" (see splits.as_split)."""
+"""FILE.py:function as a data set: what it gives for "train" and for "test"."""
 
 from losslandscape import user_code
 from losslandscape.data.images import AS_THEY_ARE
@@ -15,7 +15,7 @@ def is_function(name):
 
 
 def load_function(request):
-    """Data of function("train") and function("test"); None is "no such set" where none has to be there."""
+    """Data of function("train") and function("test"), which may be None where none is required."""
     name = request.name
     function = user_code.load(FLAG, name)
     parts = {}

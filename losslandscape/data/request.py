@@ -1,4 +1,4 @@
-"""Which data are asked for, and what comes of it: two values that every reader of this folder knows."""
+"""Which data are asked for, and what comes of it: two values that every reader knows."""
 
 import math
 from dataclasses import dataclass
@@ -17,18 +17,20 @@ class DataRequest:
 
     name          a data set, as datasets.FORMS has it
     datapath      the folder of its files
-    raw_data      images in [0, 1], not normalized (float inputs of files are used as they are, with or
-                  without it)
-    data_split    the training set is 1/k of the whole: part `split_idx` of k disjoint parts of N // k
-                  examples each, permutation(N)[i*n:(i+1)*n] of NumPy's legacy generator seeded 0
-    splits        the parts to load, of "train" and "test"; each must be there. None: train, and test
-                  where there is one
+    raw_data      images in [0, 1], not normalized; float inputs of files are used as they are,
+                  with or without it
+    data_split    the training set is 1/k of the whole: part `split_idx` of k disjoint parts of
+                  N // k examples each, permutation(N)[i*n:(i+1)*n] of NumPy's legacy generator
+                  seeded 0
+    splits        the parts to load, of "train" and "test"; each must be there. None: train, and
+                  test where there is one
     trainloader, testloader
                   files written with torch.save, in place of the data set `name`
     trust_pickle  run the code of a pickled DataLoader in such a file
     quiet         no warning about inputs that are not finite (for all processes but one)
-    memory        bytes; an image folder, or what a function gives, is held as tensors where it fits,
-                  otherwise it is read at every pass, in batches of `batch_size`, by `threads` processes
+    memory        bytes: an image folder, or what a function gives, is held as tensors where it
+                  fits, otherwise it is read at every pass, in batches of `batch_size`, by
+                  `threads` processes
 
     Raises InputError for a part that does not exist.
     """

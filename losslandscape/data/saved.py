@@ -1,8 +1,8 @@
 """--trainloader, --testloader: files written with torch.save.
 
-Such a file holds (inputs, targets), or a dict of them, or a list of (inputs, targets) batches; it is read
-without running its code. With --trust_pickle also a pickled DataLoader or map-style data set, read in the
-order 0 .. N-1.
+Such a file holds (inputs, targets), or a dict of them, or a list of (inputs, targets) batches; it
+is read without running its code. With --trust_pickle also a pickled DataLoader or map-style data
+set, read in the order 0 .. N-1.
 """
 
 import os
@@ -11,17 +11,19 @@ import pickle
 import torch
 
 from losslandscape.data.arrays import Arrays, load_arrays
-from losslandscape.data.problems import one_line
+from losslandscape.data.reasons import reason_of
 from losslandscape.errors import InputError
 
-FORM = "a tuple (inputs, targets), a dict with inputs and targets, or a list of (inputs, targets) batches"
+FORM = (
+    "a tuple (inputs, targets), a dict with inputs and targets, "
+    "or a list of (inputs, targets) batches")
 KEYS = (("inputs", "targets"), ("x", "y"), ("images", "labels"))  # of a dict
 COMPARED_EXAMPLES = 32  # of a pickled data set, between two readings
 SHOWN_KEYS = 8
 
 
 def load_saved(request, least_classes):
-    """Data of the files; `least_classes`: those of --dataset, because a few images need not show every class."""
+    """Data of the files; `least_classes`: those of --dataset, not all of which need be shown."""
     sources = {}
     for part, path in (("train", request.trainloader), ("test", request.testloader)):
         if path:
@@ -41,17 +43,18 @@ def read_saved(path, trust_pickle):
         if isinstance(error, pickle.UnpicklingError) and not trust_pickle:
             raise InputError(
                 f"expected {FORM} in {path}, found what can't be read without running its code "
-                "(or a damaged file); save tensors, or give --trust_pickle if you trust it") from None
+                "(or a damaged file); save tensors, or give --trust_pickle if you trust it"
+            ) from None
         raise InputError(
-            f"can't read {path} with torch.load ({one_line(error)}); write it with torch.save again"
-        ) from None
+            f"can't read {path} with torch.load ({reason_of(error)}); "
+            "write it with torch.save again") from None
 
     try:
         inputs, targets = _inputs_and_targets(saved)
         images, labels = _to_numpy(inputs), _to_numpy(targets)
     except Exception as error:  # whatever a pickled data set raises
         raise InputError(
-            f"expected {FORM} in {path}, got {type(saved).__name__} ({one_line(error)}); "
+            f"expected {FORM} in {path}, got {type(saved).__name__} ({reason_of(error)}); "
             "save the tensors") from None
     return Arrays(path, lambda: images, lambda: labels)
 
@@ -95,7 +98,7 @@ def _of_pairs(saved):
 
 
 def _of_examples(examples):
-    """Of a map-style data set, in the order 0 .. N-1; two readings of its first examples must agree."""
+    """Of a map-style data set, in order; two readings of its first examples must agree."""
     first = min(len(examples), COMPARED_EXAMPLES)
     if not torch.equal(_read_first(examples, first)[0], _read_first(examples, first)[0]):
         raise ValueError(

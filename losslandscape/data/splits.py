@@ -33,8 +33,9 @@ __all__ = [
     "split_hash"]
 
 FORMS = (
-    "(inputs, targets) tensors, a data set with __len__ and __getitem__ that gives (input, target), "
-    "or batches (inputs, targets) that can be read again and again, as from a DataLoader")
+    "(inputs, targets) tensors, a data set with __len__ and __getitem__ that gives "
+    "(input, target), or batches (inputs, targets) that can be read again and again, as from a "
+    "DataLoader")
 CHECKED_EXAMPLES = 256  # whose order and values are compared between two passes, and hashed
 COMPARED_EXAMPLES = 32  # of a data set that is read example by example
 
@@ -67,7 +68,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Batches:
-    """Examples that come in batches of their own size: the same ones in the same order at every pass."""
+    """Examples that come in batches of their own size, the same ones at every pass."""
 
     source: Iterable  # of (inputs, targets)
     count: int  # examples
@@ -77,7 +78,7 @@ class Batches:
         return self.count
 
     def batches(self, batch_size=None):
-        """(inputs, targets) of each batch; `batch_size` is that of the source, whatever is asked for."""
+        """(inputs, targets) of each batch; their size is that of the source, not `batch_size`."""
         try:
             for batch in self.source:
                 yield pair(batch)
@@ -182,9 +183,9 @@ def _refuse_uneven(split, name):
         counts.add(len(tensor) if tensor.dim() else 0)
     if len(counts) != 1 or counts == {0}:
         raise InputError(
-            f"expected as many inputs as targets, and at least one, from {name}, got inputs of shape "
-            f"{shapes(split.inputs) or '()'} and targets {tuple(split.targets.shape)}; "
-            "give one for each")
+            f"expected as many inputs as targets, and at least one, from {name}, "
+            f"got inputs of shape {shapes(split.inputs) or '()'} and targets "
+            f"{tuple(split.targets.shape)}; give one for each")
 
 
 def _are_equal(first, second):
@@ -237,11 +238,11 @@ def _from_examples(examples, collate: Callable, reading):
 
 
 def _from_batches(source, reading):
-    """Of what gives batches at every pass: held in memory where they fit, else read again each time."""
+    """Of what gives batches at every pass: held in memory where they fit."""
     if reading.data_split > 1:
         raise InputError(
-            f"expected a data set with __len__ and __getitem__ from {reading.name} for --data_split, "
-            "got batches; leave --data_split out, or return a smaller set")
+            f"expected a data set with __len__ and __getitem__ from {reading.name} for "
+            "--data_split, got batches; leave --data_split out, or return a smaller set")
 
     # two readings of the first batches must agree
     first = _first_batches(source)
@@ -305,7 +306,7 @@ def _joined(inputs):
 
 
 def split_hash(split):
-    """sha256 (hex) of shapes, types and values of a split, in order: says whether two runs saw the same data.
+    """sha256 (hex) of shapes, types and values of a split, in order.
 
     Of batches that are read again at every pass: of their number of examples and the first ones.
     """
