@@ -3,10 +3,23 @@ import pytest
 import torch
 from torch import nn
 
-from losslandscape import directions as net_plotter
-from losslandscape.directions import Axis, Plane, Recipe
+from losslandscape.directions import (
+    DIR_TYPES,
+    NORMS,
+    Axis,
+    Recipe,
+    WeightPlane,
+    cosine,
+    create_random_direction,
+    create_target_direction,
+    names_of,
+    restrict,
+    seed_everything,
+    setup_direction,
+    tensors_of,
+)
 from losslandscape.errors import InputError
-from losslandscape.files import layouts as h5_util
+from losslandscape.files.layouts import Directions
 
 
 class Net(nn.Module):
@@ -24,17 +37,17 @@ class Net(nn.Module):
 
 @pytest.fixture
 def net():
-    net_plotter.seed_everything()
+    seed_everything()
     return Net().eval()
 
 
 def axes(net, dir_type="weights", n=2, **how):
-    made = [[t.numpy() for t in net_plotter.create_random_direction(net, dir_type, **how)] for _ in range(n)]
-    return h5_util.Directions(*made)
+    made = [[t.numpy() for t in create_random_direction(net, dir_type, **how)] for _ in range(n)]
+    return Directions(*made)
 
 
 def test_each_filter_of_a_filter_normalized_direction_has_its_filters_norm(net):
-    direction = net_plotter.create_random_direction(net, norm="filter")
+    direction = create_random_direction(net, norm="filter")
     for d, w in zip(direction, net.parameters(), strict=True):
         if w.dim() > 1:
             torch.testing.assert_close(d.flatten(1).norm(dim=1), w.detach().flatten(1).norm(dim=1))
@@ -45,19 +58,19 @@ def test_each_filter_of_a_filter_normalized_direction_has_its_filters_norm(net):
                                       ("dfilter", lambda d, w: (d.flatten(1).norm(dim=1), torch.ones(len(d)))),
                                       ("weight", lambda d, w: (d.sign().abs(), w.sign().abs()))])
 def test_norms_of_the_other_normalizations(net, norm, of):
-    direction = net_plotter.create_random_direction(net, norm=norm)
+    direction = create_random_direction(net, norm=norm)
     for d, w in zip(direction, net.parameters(), strict=True):
         if w.dim() > 1:
             torch.testing.assert_close(*of(d, w.detach()))
 
 
-@pytest.mark.parametrize("norm", net_plotter.NORMS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_direction_keeps_its_orientation(net, norm):
     """Normalization rescales: per filter, per layer, or (weight) per entry."""
     torch.manual_seed(5)
     drawn = [torch.randn(w.shape) for w in net.parameters()]
     torch.manual_seed(5)
-    made = net_plotter.create_random_direction(net, norm=norm)
+    made = create_random_direction(net, norm=norm)
     for d, m, w in zip(drawn, made, net.parameters(), strict=True):
         if d.dim() > 1:
             ratio = (m / d / (w.detach() if norm == "weight" else 1)).flatten(1)
@@ -66,8 +79,8 @@ def test_a_direction_keeps_its_orientation(net, norm):
 
 
 def test_biases_and_batch_norm_are_zero_or_the_weights_own(net):
-    ignored = net_plotter.create_random_direction(net, "states", ignore="biasbn")
-    kept = net_plotter.create_random_direction(net, "states", ignore="")
+    ignored = create_random_direction(net, "states", ignore="biasbn")
+    kept = create_random_direction(net, "states", ignore="")
     for a, b, w in zip(ignored, kept, net.state_dict().values(), strict=True):
         if w.dim() < 2:
             assert (a == 0).all() and torch.equal(b, w.float())
@@ -75,17 +88,17 @@ def test_biases_and_batch_norm_are_zero_or_the_weights_own(net):
 
 def test_idx_gives_other_directions_and_the_same_idx_the_same():
     def first(idx):
-        net_plotter.seed_everything(idx)
-        return torch.cat([t.flatten() for t in net_plotter.create_random_direction(Net())])
+        seed_everything(idx)
+        return torch.cat([t.flatten() for t in create_random_direction(Net())])
 
     assert torch.equal(first(1), first(1))
     assert not torch.allclose(first(0), first(1)) and not torch.allclose(first(1), first(2))
 
 
-@pytest.mark.parametrize("dir_type", net_plotter.DIR_TYPES)
+@pytest.mark.parametrize("dir_type", DIR_TYPES)
 def test_the_origin_is_the_network_bit_for_bit(net, dir_type):
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    plane = Plane(net, axes(net, dir_type, norm="filter"), dir_type)
+    plane = WeightPlane(net, axes(net, dir_type, norm="filter"), dir_type)
     plane.place(0.7, -0.3)
     assert not torch.equal(net.conv.weight, before["conv.weight"])
     plane.place(0.0, 0.0)
@@ -93,15 +106,15 @@ def test_the_origin_is_the_network_bit_for_bit(net, dir_type):
         assert torch.equal(value, before[key]), key
 
 
-@pytest.mark.parametrize("dir_type", net_plotter.DIR_TYPES)
+@pytest.mark.parametrize("dir_type", DIR_TYPES)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_a_point_is_origin_plus_x_dx_plus_y_dy(net, dir_type, memory_format):
     net.to(memory_format=memory_format)
     directions = axes(net, dir_type, norm="filter", ignore="")
-    before = [t.detach().clone() for t in net_plotter.tensors_of(net, dir_type)]
+    before = [t.detach().clone() for t in tensors_of(net, dir_type)]
     rest = [b.clone() for b in net.buffers()]
-    Plane(net, directions, dir_type).place(0.5, -2.0)
-    for t, w, dx, dy in zip(net_plotter.tensors_of(net, dir_type), before, directions.x, directions.y, strict=True):
+    WeightPlane(net, directions, dir_type).place(0.5, -2.0)
+    for t, w, dx, dy in zip(tensors_of(net, dir_type), before, directions.x, directions.y, strict=True):
         expected = (w.float() + 0.5 * torch.as_tensor(dx) - 2.0 * torch.as_tensor(dy)).to(w.dtype)
         torch.testing.assert_close(t.detach(), expected)
         assert t.stride() == w.stride()
@@ -114,8 +127,8 @@ def test_point_1_0_is_the_second_model(net):
     other = Net()
     other.bn.running_mean.fill_(3.0)
     other.bn.num_batches_tracked.fill_(12)
-    towards = net_plotter.create_target_direction(net, other, "states")
-    Plane(net, h5_util.Directions([t.numpy() for t in towards]), "states").place(1.0)
+    towards = create_target_direction(net, other, "states")
+    WeightPlane(net, Directions([t.numpy() for t in towards]), "states").place(1.0)
     for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -124,7 +137,7 @@ def test_half_precision_tensors_keep_their_dtype(net):
     net.fc.half()
     directions = axes(net, norm="filter")
     weight = net.fc.weight.detach().clone()
-    Plane(net, directions).place(0.25, 0.5)
+    WeightPlane(net, directions).place(0.25, 0.5)
     assert net.fc.weight.dtype == torch.float16 and net.conv.weight.dtype == torch.float32
     expected = weight.float() + 0.25 * torch.as_tensor(directions.x[-2]) + 0.5 * torch.as_tensor(directions.y[-2])
     assert torch.equal(net.fc.weight, expected.half())
@@ -134,16 +147,16 @@ def test_tied_weights_move_once():
     net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     net[1].weight = net[0].weight
     before = net[0].weight.detach().clone()
-    for dir_type in net_plotter.DIR_TYPES:
-        ones = [np.ones((3, 3), np.float32)] * len(net_plotter.tensors_of(net, dir_type))
-        plane = Plane(net, h5_util.Directions(ones), dir_type)
+    for dir_type in DIR_TYPES:
+        ones = [np.ones((3, 3), np.float32)] * len(tensors_of(net, dir_type))
+        plane = WeightPlane(net, Directions(ones), dir_type)
         plane.place(1.0)
         assert net[1].weight is net[0].weight and torch.equal(net[0].weight, before + 1)
         plane.place(0.0)
 
 
 def test_placing_allocates_nothing(net):
-    plane = Plane(net, axes(net))
+    plane = WeightPlane(net, axes(net))
     pointers = [p.data_ptr() for p in net.parameters()]
     plane.place(0.3, 0.4)
     assert [p.data_ptr() for p in net.parameters()] == pointers
@@ -167,36 +180,32 @@ def test_names_are_those_of_the_original():
     }
     for recipe, name in table.items():
         assert recipe.file_name() == name
-    grid = h5_util.Grid.parse("-1:1:51", "-0.5:2:11")
-    assert net_plotter.surface_name("d.h5", str(grid), ()) == "d.h5_[-1.0,1.0,51]x[-0.5,2.0,11].h5"
-    assert net_plotter.surface_name("d.h5", "[-1.0,1.0,51]", (("rawdata", True), ("datasplit", "4_splitidx=0"))) == \
-        "d.h5_[-1.0,1.0,51]_rawdata_datasplit=4_splitidx=0.h5"
 
 
 def test_setup_reads_back_what_it_made_and_draws_nothing_again(net, tmp_path):
     path = str(tmp_path / "d.h5")
     recipe = Recipe("m.t7", Axis("filter", "biasbn"), Axis("layer"))
-    made = net_plotter.setup_direction(path, recipe, net, None, {"checkpoint": "a" * 64})
+    made = setup_direction(path, recipe, net, None, {"checkpoint": "a" * 64})
     state = torch.get_rng_state()
-    read = net_plotter.setup_direction(path, recipe, net, None, {"checkpoint": "a" * 64})
+    read = setup_direction(path, recipe, net, None, {"checkpoint": "a" * 64})
     assert torch.equal(state, torch.get_rng_state())
     for a, b in zip(made.x + made.y, read.x + read.y, strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(InputError, match="contents of --model_file"):
-        net_plotter.setup_direction(path, recipe, net, None, {"checkpoint": "b" * 64})
+        setup_direction(path, recipe, net, None, {"checkpoint": "b" * 64})
 
 
 def test_same_dir_copies_x_to_y(net, tmp_path):
     recipe = Recipe("m.t7", Axis("filter"), Axis("filter"), same_dir=True)
-    made = net_plotter.setup_direction(str(tmp_path / "d.h5"), recipe, net, None, {})
+    made = setup_direction(str(tmp_path / "d.h5"), recipe, net, None, {})
     assert all(np.array_equal(a, b) for a, b in zip(made.x, made.y, strict=True))
-    assert net_plotter.cosine(made) == pytest.approx(1.0)
+    assert cosine(made) == pytest.approx(1.0)
 
 
 def test_directions_that_do_not_fit_are_refused(net, tmp_path):
     path = str(tmp_path / "d.h5")
     one = Recipe("m.t7", Axis())
-    net_plotter.setup_direction(path, one, net, None, {})
+    setup_direction(path, one, net, None, {})
     for recipe, network, message in (
         (Recipe("m.t7", Axis(), Axis()), net, "x and y directions"),
         (Recipe("m.t7", Axis(), dir_type="states"), net, "expected 9 tensors"),
@@ -204,7 +213,7 @@ def test_directions_that_do_not_fit_are_refused(net, tmp_path):
         (one, nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.Linear(4, 5)), "shape"),
     ):
         with pytest.raises(InputError, match=message):
-            net_plotter.setup_direction(path, recipe, network, None, {})
+            setup_direction(path, recipe, network, None, {})
 
 
 # ---------------------------------------------------------------- which parameters move
@@ -213,9 +222,9 @@ def test_directions_that_do_not_fit_are_refused(net, tmp_path):
 def moved_by(net, dir_type="weights", **patterns):
     recipe = Recipe("m.t7", Axis("filter", "biasbn"), dir_type=dir_type, **patterns)
     torch.manual_seed(0)
-    whole = net_plotter.create_random_direction(net, dir_type, "biasbn", "filter")
-    directions = net_plotter.restrict(h5_util.Directions([d.numpy() for d in whole]), net, recipe)
-    names = net_plotter.names_of(net, dir_type)
+    whole = create_random_direction(net, dir_type, "biasbn", "filter")
+    directions = restrict(Directions([d.numpy() for d in whole]), net, recipe)
+    names = names_of(net, dir_type)
     return {n for n, a in zip(names, directions.x, strict=True) if a.any()}, directions, whole
 
 
@@ -237,7 +246,7 @@ def test_frozen_parameters_keep_their_values_and_their_memory():
     net = small()
     _, directions, _ = moved_by(net, freeze="^0")
     before, memory = net[0].weight.clone(), net[0].weight.data_ptr()
-    plane = net_plotter.Plane(net, directions)
+    plane = WeightPlane(net, directions)
     plane.place(0.5)
     assert torch.equal(net[0].weight, before) and net[0].weight.data_ptr() == memory
     assert not torch.equal(net[2].weight, small()[2].weight)
@@ -254,7 +263,7 @@ def test_a_tied_weight_is_found_under_each_of_its_names_and_moves_once():
     names, directions, whole = moved_by(net, params="head")
     assert names == {"inner.weight"}
     before = net.head.weight.clone()
-    net_plotter.Plane(net, directions).place(1.0)
+    WeightPlane(net, directions).place(1.0)
     assert net.head.weight is net.inner.weight
     torch.testing.assert_close(net.head.weight.detach(), before.detach() + whole[0])
 
