@@ -47,9 +47,9 @@ def test_a_grid_that_does_not_fit_into_memory_is_refused():
 
 def test_grids_match_if_their_points_are_the_same_up_to_rounding():
     grid = Grid.parse("-1:1:3", "-1:1:2")
-    assert grid.matches(Grid(grid.x + 1e-15, grid.y))
+    assert grid.close_to(Grid(grid.x + 1e-15, grid.y))
     for other in (("-1:1:4", "-1:1:2"), ("-1:2:3", "-1:1:2"), ("-1:1:3", "-1:1.001:2"), ("-1:1:3",), ("-1:1:6",)):
-        assert not grid.matches(Grid.parse(*other)) and not Grid.parse(*other).matches(grid)
+        assert not grid.close_to(Grid.parse(*other)) and not Grid.parse(*other).close_to(grid)
 
 
 def test_a_point_is_masked_if_and_only_if_it_is_not_computed_whatever_its_value():

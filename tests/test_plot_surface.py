@@ -2,6 +2,7 @@
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -111,7 +112,8 @@ def test_resumed_surface_equals_uninterrupted_surface(inputs):
     for name in part.values:
         part.computed[name].flat[[1, 4, 8]] = False
     h5_util.write_surface("part.h5", part)
-    assert (h5_util.read_surface("part.h5").values["train_loss"] == -1).sum() == 3  # for readers without a mask
+    with h5py.File("part.h5") as f:
+        assert (f["train_loss"][:] == -1).sum() == 3  # for readers without a mask
     resumed = surface(*flags, file="part.h5")
     for name in whole.values:
         np.testing.assert_array_equal(resumed.values[name], whole.values[name])

@@ -66,7 +66,7 @@ class Grid:
             y = float(self.y[row])
         return float(self.x[column]), y
 
-    def matches(self, other):
+    def close_to(self, other):
         """Do both grids have the same points, up to rounding?"""
         return self.shape == other.shape and all(
             np.allclose(ours, theirs, rtol=0, atol=1e-12)

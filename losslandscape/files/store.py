@@ -24,10 +24,10 @@ from losslandscape.files.lock import Lock, TakenOver
 from losslandscape.files.names import lock_path
 from losslandscape.files.provenance import refuse_mismatch
 
-MIN_WAIT_SECONDS = 1.0  # between two writes ...
-MAX_WAIT_SECONDS = 4.8  # ... and at most: with the writing itself, results wait up to 5 s
-SAVE_SHARE = 0.01  # of the time is spent on writing; with a journal, half of it on each of the two
-SLOW_SHARE = 0.05  # a disk that would need more than this share to keep the 5 s doesn't keep them
+MIN_WAIT_SECONDS = 1.0  # between two saves
+MAX_WAIT_SECONDS = 4.8  # between two saves: 5 s with what the second one takes
+SAVE_SHARE = 0.01  # of the time is spent on writing; half of it on the journal where there is one
+SLOW_SHARE = 0.05  # a disk that would need more than this share for 5 s gets more time
 
 
 class SurfaceStore:
@@ -49,7 +49,7 @@ class SurfaceStore:
         self._last_save = self._last_write = time.monotonic()
         self._has_warned = False
 
-        new = Surface(grid, dir_file=dir_file, provenance=provenance)
+        new = Surface(grid, dir_file=dir_file, provenance=dict(provenance))
         self._load(new)
         if self.missing().size == 0:
             self._clear_up_after_killed_job()
@@ -63,7 +63,7 @@ class SurfaceStore:
         """
         if os.path.exists(self.path):
             old = layouts.read_surface(self.path)
-            if not old.grid.matches(new.grid):
+            if not old.grid.close_to(new.grid):
                 raise InputError(
                     f"expected the grid {new.grid} in {self.path}, got {old.grid}; "
                     "give the same --x and --y, or another --surf_file")
@@ -215,6 +215,3 @@ class SurfaceStore:
 
 def _within_limits(seconds):
     return min(max(seconds, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS)
-
-
-from losslandscape.files.provenance import MATTERS  # noqa: E402, F401  until all callers have the new home
