@@ -4,9 +4,9 @@
     checkpoint.state_dict    {name: tensor on the CPU}
     checkpoint.info          {"epoch": 300, "acc": 94.1, ...}
 
-A checkpoint is a file of torch.save (of any version) that holds a state dict, alone or as an entry of a dict
-(see STATE_DICT_NAMES), or a .safetensors file. Reading is four steps, each a function: open the file, find the
-state dict in its content, check the entries, clean their names.
+A checkpoint is a file of torch.save (of any version) that holds a state dict, alone or as an entry
+of a dict (see STATE_DICT_NAMES), or a .safetensors file. Reading is four steps, each a function:
+open the file, find the state dict in its content, check the entries, clean their names.
 """
 
 import contextlib
@@ -50,8 +50,8 @@ class Checkpoint:
 def read_checkpoint(path, trust_pickle=False, mmap=False):
     """Checkpoint of the file at `path`.
 
-    `trust_pickle`: read a file that holds more than tensors and plain values by running pickle, which
-    runs any code that the file asks for; never the default.
+    `trust_pickle`: read a file that holds more than tensors and plain values by running pickle,
+    which runs any code that the file asks for; never the default.
     `mmap`: values stay in the file (where its format allows) until they are used, and have whatever
     memory format they have in the file.
 
@@ -65,7 +65,7 @@ def read_checkpoint(path, trust_pickle=False, mmap=False):
     state_dict = _strip_prefix(entries, path)
 
     if not mmap:
-        # plain strides: the last bits of a convolution may depend on the memory format of its weights
+        # plain strides, for the last bits of a convolution may depend on those of its weights
         state_dict = {name: value.contiguous() for name, value in state_dict.items()}
     return Checkpoint(state_dict, metadata | rest)
 
@@ -79,10 +79,11 @@ def checkpoint_hash(path):
 def cannot_read(path, reason):
     """The InputError of a file that is no usable checkpoint."""
     return InputError(
-        f"expected a checkpoint at {path}, can't read one ({reason}); give the file of a trained model")
+        f"expected a checkpoint at {path}, can't read one ({reason}); "
+        "give the file of a trained model")
 
 
-# ---------------------------------------------------------------- from a file to weights, step by step
+# ---------------------------------------------------------------- from a file to weights
 
 
 def _read_content(path, trust_pickle, mmap):
@@ -131,9 +132,13 @@ def _is_plain_tensor(value):
 
 def _strip_prefix(entries, path):
     """{name without the prefix of data-parallel training: tensor without gradient}."""
-    state_dict = {key.removeprefix(DATA_PARALLEL_PREFIX): value.detach() for key, value in entries.items()}
+    state_dict = {}
+    for key, value in entries.items():
+        state_dict[key.removeprefix(DATA_PARALLEL_PREFIX)] = value.detach()
+
     if len(state_dict) != len(entries):
-        raise cannot_read(path, f"some keys stand in it with and without the prefix {DATA_PARALLEL_PREFIX}")
+        raise cannot_read(
+            path, f"some keys stand in it with and without the prefix {DATA_PARALLEL_PREFIX}")
     return state_dict
 
 
@@ -143,16 +148,18 @@ def _strip_prefix(entries, path):
 def read_torch(path, trust_pickle=False, mmap=False):
     """The object that torch.save wrote to `path`, on the CPU.
 
-    Only tensors, numbers, texts and their containers are read. A file that needs more is refused, or, with
-    `trust_pickle`, read by pickle, which runs any code that the file asks for. Raises InputError.
+    Only tensors, numbers, texts and their containers are read. A file that needs more is refused,
+    or, with `trust_pickle`, read by pickle, which runs any code that the file asks for. Raises
+    InputError.
     """
     mark = _check_format(path)
+    mmap = mmap and mark == ZIP_MARK  # the other formats can't be mapped
 
     # first without running code, whether or not the file is trusted
     try:
         with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as: this file may not be readable
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and mark == ZIP_MARK)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # whatever a damaged file makes the reader raise
         if not _asks_for_code(error):
             raise cannot_read(path, _first_sentence(error)) from None
@@ -167,7 +174,7 @@ def read_torch(path, trust_pickle=False, mmap=False):
 
 
 def _check_format(path):
-    """The mark with which the file begins; raises InputError unless torch.save writes such files."""
+    """The mark with which the file begins; raises InputError unless it is one of torch.save's."""
     with _open_for_reading(path) as f:
         head = f.read(TAR_MARK_OFFSET + len(TAR_MARK))
     if not head:
@@ -183,7 +190,9 @@ def _check_format(path):
 
 def _asks_for_code(error):
     """Whether the safe reader refused the file, and not merely failed to read it."""
-    return isinstance(error, pickle.UnpicklingError | UnicodeDecodeError) or "weights_only" in str(error)
+    if isinstance(error, pickle.UnpicklingError | UnicodeDecodeError):
+        return True
+    return "weights_only" in str(error)
 
 
 def _untrusted(path, error):
@@ -194,8 +203,8 @@ def _untrusted(path, error):
     else:
         reason = "can't be read as plain tensors"
     return InputError(
-        f"expected only tensors, numbers and texts in {path}, but it {reason}; if you trust who made the file, "
-        "--trust_pickle reads it, which runs any code that it holds")
+        f"expected only tensors, numbers and texts in {path}, but it {reason}; if you trust who "
+        "made the file, --trust_pickle reads it, which runs any code that it holds")
 
 
 def _read_safetensors(path):
@@ -213,7 +222,7 @@ def _read_safetensors(path):
         with safe_open(path, framework="pt", device="cpu") as f:
             tensors = {key: f.get_tensor(key) for key in f.keys()}
             return tensors, dict(f.metadata() or {})
-    except Exception as error:  # the library has one exception class of its own, and passes OSError on
+    except Exception as error:  # the library's own class, or OSError
         raise cannot_read(path, _first_sentence(error)) from None
 
 
@@ -238,8 +247,11 @@ def _first_sentence(error):
 # ---------------------------------------------------------------- numbers of numpy in old files
 
 
+NUMBER_TYPE = re.compile(r"[biuf]\d{1,2}")  # names of numpy types: b1, i8, u1, f4, ...
+
+
 class _NumpyType:
-    """Stands in for numpy.dtype in a pickle: remembers its name and byte order, and can do nothing else."""
+    """Stands in for numpy.dtype in a pickle: remembers its name and byte order, no more."""
 
     def __init__(self, name="", *_):
         self.name = name
@@ -251,7 +263,8 @@ class _NumpyType:
 
 def _python_number(numpy_type, data):
     """Stands in for numpy's constructor of scalars: a plain Python number."""
-    if not isinstance(numpy_type, _NumpyType) or not re.fullmatch(r"[biuf]\d{1,2}", str(numpy_type.name)):
+    is_number = isinstance(numpy_type, _NumpyType) and NUMBER_TYPE.fullmatch(str(numpy_type.name))
+    if not is_number:
         raise pickle.UnpicklingError("a scalar that isn't a number")
 
     byte_order = "="
@@ -264,8 +277,9 @@ def _python_number(numpy_type, data):
     return np.frombuffer(bytes(data), dtype, count=1)[0].item()
 
 
-# Old training scripts saved numpy numbers as `acc` or `epoch`. Allowing numpy's own functions would tie this to
-# the installed numpy (the classes behind a dtype have moved); these stand-ins work for files of any version.
+# Old training scripts saved numpy numbers as `acc` or `epoch`. Allowing numpy's own functions would
+# tie this to the installed numpy (the classes behind a dtype have moved); these stand-ins work for
+# files of any version.
 NUMPY_SCALARS = [
     (_NumpyType, "numpy.dtype"),
     (_python_number, "numpy.core.multiarray.scalar"),

@@ -3,8 +3,8 @@
     net = load_net("resnet56", "model_300.t7")
     net = load_net(Architecture.parse("my_net.py:make", '{"width": 64}'), "my_net.pt")
 
-A network is one of the zoo's (`resnet56`), or what a user's function or class returns: FILE.py:function or
-package.module:function, called with the keyword arguments of --model_kwargs.
+A network is one of the zoo's (`resnet56`), or what a user's function or class returns:
+FILE.py:function or package.module:function, called with the keyword arguments of --model_kwargs.
 """
 
 import hashlib
@@ -40,12 +40,12 @@ __all__ = [
 
 
 def load_net(model, path, trust_pickle=False):
-    """Network `model` (a name, or an Architecture) with the weights at `path`, in eval mode on the CPU.
+    """Network `model` (a name, or an Architecture) with the weights at `path`, in eval mode.
 
-    Building draws from torch's global CPU stream, as the original program does; a refused file leaves the stream
-    as it was. Every tensor takes the dtype that it has in the file (half precision stays half), tied weights stay
-    tied. The zoo's networks get the number of classes of the checkpoint. Without `path` a user's network stays as
-    it is built. Raises InputError.
+    Building draws from torch's global CPU stream, as the original program does; a refused file
+    leaves the stream as it was. Every tensor takes the dtype that it has in the file (half
+    precision stays half), tied weights stay tied. The zoo's networks get the number of classes of
+    the checkpoint. Without `path` a user's network stays as it is built. Raises InputError.
     """
     model = as_architecture(model)
     if not path:
@@ -86,13 +86,14 @@ class Architecture:
 
     @classmethod
     def parse(cls, name, kwargs=""):
-        """Architecture of the texts of the two flags; raises InputError for a name or JSON that can't be used."""
+        """Architecture of the texts of the two flags; raises InputError for an unusable one."""
         try:
             arguments = json.loads(kwargs or "{}")
         except ValueError:
             arguments = None
         if not isinstance(arguments, dict):
-            raise InputError("expected --model_kwargs as a JSON object, for example '{\"num_classes\": 10}', "
+            example = '{"num_classes": 10}'
+            raise InputError(f"expected --model_kwargs as a JSON object, for example {example!r}, "
                              f"got {kwargs!r}")
 
         architecture = cls(name, arguments)
@@ -110,27 +111,31 @@ class Architecture:
         return f"{self.name} {json.dumps(self.kwargs, sort_keys=True)}"
 
     def constructor(self):
-        """The function that is called with the keyword arguments. Raises InputError where there is none."""
+        """What is called with the keyword arguments. Raises InputError where there is none."""
         if self.own:
             return user_code.load("--model", self.name)
         return zoo.constructor(self.name)
 
     def build(self, state_dict=None):
-        """A new network, drawn from torch's global CPU stream; one of the zoo has the classes of `state_dict`."""
+        """A new network, drawn from torch's global CPU stream. Raises InputError.
+
+        One of the zoo gets the number of classes of `state_dict`, unless the arguments say it.
+        """
         kwargs = dict(self.kwargs)
         if not self.own and state_dict is not None:
             kwargs.setdefault("num_classes", zoo.count_classes(self.name, state_dict))
 
         net = user_code.call("--model", self.name, self.constructor(), **kwargs)
         if not isinstance(net, nn.Module):
-            raise InputError(f"expected an nn.Module from --model {self.name}, got {type(net).__name__}; return one")
+            raise InputError(f"expected an nn.Module from --model {self.name}, "
+                             f"got {type(net).__name__}; return one")
         if next(net.parameters(), None) is None:
             raise InputError(f"expected a network with parameters from --model {self.name}, "
                              f"got {type(net).__name__} without any; there is nothing to move")
         return net
 
     def blueprint(self, state_dict):
-        """The network on torch's meta device, shapes without values; nothing is drawn from the random stream.
+        """The network on torch's meta device, shapes without values; nothing random is drawn.
 
         Where a user's network can't be built there, it is built in memory.
         """
@@ -144,7 +149,10 @@ class Architecture:
             return self.build(state_dict)
 
     def check_weights(self, net, state_dict, source):
-        """Raise InputError unless `state_dict`, read from the file `source`, has the names and shapes of `net`."""
+        """Raise InputError unless `state_dict` has the names and shapes of `net`.
+
+        `source`: the file that it was read from, for the message.
+        """
         expected = net.state_dict(keep_vars=True)
         mismatch = compare(expected, state_dict)
         if not mismatch:
@@ -164,8 +172,10 @@ class Architecture:
         names = zoo.networks_with(state_dict)
         if self.name in names:
             num_classes = len(expected[next(reversed(expected))])
-            return (f"these are weights of {self.name} with {zoo.count_classes(self.name, state_dict)} classes, "
-                    f"not {num_classes}; give the data set or the num_classes that they were trained with")
+            trained_classes = zoo.count_classes(self.name, state_dict)
+            return (f"these are weights of {self.name} with {trained_classes} classes, "
+                    f"not {num_classes}; give the data set or the num_classes that they were "
+                    "trained with")
         if names:
             return f"give --model {' or '.join(names)}"
         return "no model of this program has these weights"
@@ -193,7 +203,7 @@ def _as_built(model):
 
 
 def _check_kinds(net, state_dict, path):
-    """Raise InputError where a tensor holds whole numbers in the file and not in the network, or vice versa."""
+    """Raise InputError where the file has whole numbers for real ones, or the other way round."""
     expected = net.state_dict()
     for name, value in state_dict.items():
         if value.is_floating_point() != expected[name].is_floating_point():
@@ -201,10 +211,10 @@ def _check_kinds(net, state_dict, path):
 
 
 def _fill(net, state_dict, path):
-    """Put the values of `state_dict` into `net`, in their own dtypes; what it lacks (batch counters) stays.
+    """Put the values of `state_dict` into `net`, in their own dtypes; what it lacks stays.
 
-    A tensor that has several names in the network may stand in the file under one of them, or under several with
-    equal values. Raises InputError where they differ.
+    A tensor that has several names in the network may stand in the file under one of them, or under
+    several with equal values. Raises InputError where they differ.
     """
     filled_from = {}  # id of a tensor of the network -> the name whose values it has
     for name, tensor in net.state_dict(keep_vars=True).items():
@@ -212,5 +222,6 @@ def _fill(net, state_dict, path):
             continue
         first_name = filled_from.setdefault(id(tensor), name)
         if name != first_name and not torch.equal(state_dict[name], state_dict[first_name]):
-            raise cannot_read(path, f"{first_name} and {name} are one tensor of the network, but differ")
+            raise cannot_read(
+                path, f"{first_name} and {name} are one tensor of the network, but differ")
         tensor.data = state_dict[name].clone()

@@ -1,4 +1,4 @@
-"""The networks of the paper by name: built, outlined without memory, and recognized by their weights."""
+"""The networks of the paper by name: built, outlined without memory, recognized by weights."""
 
 import difflib
 import functools
@@ -11,11 +11,12 @@ from losslandscape.networks.models import MODELS
 
 
 def constructor(name):
-    """The entry of MODELS called `name`; raises InputError with the nearest names for an unknown one."""
+    """The entry of MODELS called `name`; raises InputError with near names for an unknown one."""
     if name not in MODELS:
         near = difflib.get_close_matches(name.lower(), MODELS, n=4, cutoff=0.4) or list(MODELS)[:4]
         raise InputError(
-            f"expected one of the {len(MODELS)} models as --model, got {name!r}; near: {', '.join(near)}")
+            f"expected one of the {len(MODELS)} models as --model, got {name!r}; "
+            f"near: {', '.join(near)}")
     return MODELS[name]
 
 
@@ -30,7 +31,9 @@ def outline(name, num_classes=None):
     `num_classes`: of the last layer; the default is that of the network.
     """
     state_dict = dict(_default_outline(constructor(name)))
+
     if num_classes is not None:
+        # the last layer has one row for each class, in its weight and in its bias
         last_bias = next(reversed(state_dict))
         for key in (_last_weight(state_dict), last_bias):
             features = state_dict[key].shape[1:]
@@ -39,9 +42,10 @@ def outline(name, num_classes=None):
 
 
 def count_classes(name, state_dict):
-    """The number of classes of network `name` with these weights; where they don't say it, the network's default.
+    """The number of classes of network `name` with these weights; its default where they don't say.
 
-    It is the number of rows of the last layer's weight, found by its name: the order of `state_dict` may be any.
+    It is the number of rows of the last layer's weight, found by its name: the order of
+    `state_dict` may be any.
     """
     default = outline(name)
     last_weight = _last_weight(default)
@@ -52,7 +56,10 @@ def count_classes(name, state_dict):
 
 
 def networks_with(state_dict):
-    """Names of the networks that `state_dict` fits, as a list (about a second: every network is outlined)."""
+    """Names of the networks that `state_dict` fits, as a list.
+
+    This takes about a second: every network is outlined.
+    """
     return [
         name for name in MODELS
         if not compare(outline(name, count_classes(name, state_dict)), state_dict)

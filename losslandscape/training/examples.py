@@ -1,4 +1,7 @@
-"""What a network is trained on: a data set on the device, its labels perhaps corrupted, cut into augmented batches."""
+"""What a network is trained on: a data set on the device, cut into augmented batches.
+
+The labels may be corrupted, to see what a network does with random ones.
+"""
 
 from dataclasses import replace
 
@@ -33,7 +36,7 @@ def load_examples(recipe, datapath, device):
 
 
 def check_trainable(data, source):
-    """Raise InputError where the networks of the zoo can't be trained on `data`, which came from `source`."""
+    """Raise InputError where the networks of the zoo can't be trained on `data` from `source`."""
     count = len(data.train.targets)
     if count < 2:
         raise InputError(f"expected at least 2 training images in {source}, got {count}; "
@@ -42,12 +45,13 @@ def check_trainable(data, source):
     channels, *sides = data.train.inputs.shape[1:]
     if channels != CHANNELS or min(sides) < SMALLEST_SIDE:
         raise InputError(
-            f"expected images of {CHANNELS} channels and at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels in {source}, "
-            f"got {channels} channels of {sides[0]}x{sides[1]}; give another --dataset")
+            f"expected images of {CHANNELS} channels and at least {SMALLEST_SIDE}x{SMALLEST_SIDE} "
+            f"pixels in {source}, got {channels} channels of {sides[0]}x{sides[1]}; "
+            "give another --dataset")
 
 
 def on_device(split, device):
-    """The images in the memory format in which they are trained on and scored, so that one copy serves for both."""
+    """The split on `device`, in the memory format that serves both training and scoring."""
     return replace(
         split,
         inputs=split.inputs.to(device, memory_format=torch.channels_last),
@@ -56,7 +60,7 @@ def on_device(split, device):
 
 
 def corrupt_labels(targets, num_classes, probability, rng):
-    """Labels (N,) of which each is replaced, with `probability`, by one drawn uniformly from all classes.
+    """Labels (N,), each replaced, with `probability`, by one drawn uniformly from all classes.
 
     The random labels of Zhang et al. 2017 (arXiv 1611.03530): a drawn label may be the true one.
     """
@@ -66,7 +70,7 @@ def corrupt_labels(targets, num_classes, probability, rng):
 
 
 def batch_indices(count, batch_size, rng):
-    """The numbers 0 ... count - 1 in random order, as a list of tensors of `batch_size`; the last one is smaller.
+    """The numbers 0 ... count - 1 in random order, in pieces of `batch_size`; the last is smaller.
 
     A single left-over joins the batch before it, for batch normalization needs two samples.
     """
@@ -83,10 +87,12 @@ def plain_batch(inputs, index):
 
 
 def augment(inputs, index, black, flip, rng):
-    """Random crops, with `flip` also random mirror images, of inputs[index]: (B, C, H, W) in channels_last format.
+    """Random crops, with `flip` also random mirror images, of the images inputs[index].
 
-    Each image is surrounded by PADDING pixels of `black` (C,) and cut out at a random place. One gather for the whole
-    batch; padding the data set beforehand would take 1.6 times its memory.
+    Inputs and crops have shape (N, C, H, W), crops in channels_last format.
+
+    Each image is surrounded by PADDING pixels of `black` (C,) and cut out at a random place. One
+    gather for the whole batch; padding the data set beforehand would take 1.6 times its memory.
     """
     device = inputs.device
     height, width = inputs.shape[2:]

@@ -1,6 +1,7 @@
 """The files of a training: saved whole, and read to go on.
 
-    model_E.t7       {acc, epoch, state_dict, train_loss, train_acc, test_loss, test_acc, model, dataset}
+    model_E.t7       {acc, epoch, state_dict, train_loss, train_acc, test_loss, test_acc,
+                      model, dataset}
     opt_state_E.t7   {optimizer, epoch}
     log.out          one line per epoch
 """
@@ -20,8 +21,12 @@ from losslandscape.training.recipe import OPTIMIZERS
 # ---------------------------------------------------------------- writing
 
 
-def save_epoch(folder, epoch, state_dict, scores, optimizer, model, dataset):
-    """Write model_E.t7 and opt_state_E.t7. `scores`: {train_loss, train_acc[, test_loss, test_acc]}."""
+def save_checkpoint(folder, epoch, state_dict, scores, optimizer, model, dataset):
+    """Write model_E.t7 and opt_state_E.t7.
+
+    `scores`: {train_loss, train_acc[, test_loss, test_acc]}; `acc` is the test accuracy if there is
+    one.
+    """
     _save(os.path.join(folder, f"model_{epoch}.t7"), {
         "acc": scores.get("test_acc", scores["train_acc"]),
         "epoch": epoch,
@@ -46,7 +51,8 @@ def _save(path, content):
 class TrainingLog:
     """Prints lines, and keeps them in log.out of `folder`, which is made where it is absent.
 
-    `append`: add to the lines of the training that goes on. Raises InputError where the folder can't be written.
+    `append`: add to the lines of the training that goes on. Raises InputError where the folder
+    can't be written.
     """
 
     def __init__(self, folder, append=False):
@@ -57,8 +63,8 @@ class TrainingLog:
             os.makedirs(folder, exist_ok=True)
             self._file = open(os.path.join(folder, "log.out"), mode)
         except OSError as error:
-            raise InputError(
-                f"can't write into {folder} ({error.strerror or error}); give another --save") from None
+            reason = error.strerror or error
+            raise InputError(f"can't write into {folder} ({reason}); give another --save") from None
 
     def __call__(self, line):
         print(line, flush=True)
@@ -84,30 +90,35 @@ def resume_model(net, path, model, dataset, trust_pickle=False):
     epoch = checkpoint.info.get("epoch")
     if not isinstance(epoch, int) or epoch < 0:
         raise InputError(
-            f"expected the number of an epoch in {path}, got {epoch!r}; give a checkpoint of this program")
+            f"expected the number of an epoch in {path}, got {epoch!r}; "
+            "give a checkpoint of this program")
 
     # a file may have moved: its name decides
     trained_on = checkpoint.info.get("dataset", dataset)
     if os.path.basename(str(trained_on)) != os.path.basename(dataset):
-        raise InputError(f"expected a model trained on {dataset} in {path}, it was trained on {trained_on}; "
-                         f"give --dataset {trained_on}")
+        raise InputError(f"expected a model trained on {dataset} in {path}, "
+                         f"it was trained on {trained_on}; give --dataset {trained_on}")
 
     Architecture(model).check_weights(net, checkpoint.state_dict, path)
-    net.load_state_dict(checkpoint.state_dict, strict=False)  # files of old PyTorch lack batch counters
+    # not strict: files of old PyTorch lack batch counters
+    net.load_state_dict(checkpoint.state_dict, strict=False)
     return epoch
 
 
 def resume_optimizer(optimizer, path, name, epoch, trust_pickle=False):
-    """Load what optimizer `name` kept for every parameter; learning rate and the like are those of the flags.
+    """Load what optimizer `name` kept for every parameter into `optimizer`.
 
-    Raises InputError unless the file is of the same kind of optimizer, the same network and the same epoch.
+    Learning rate and the like stay those of the flags.
+    Raises InputError unless the file is of the same kind of optimizer, the same network and the
+    same epoch.
     """
     content = read_torch(path, trust_pickle)
     entries = _parameter_entries(content, path)
 
     if content.get("epoch", epoch) != epoch:
         raise InputError(
-            f"expected the optimizer of epoch {epoch} in {path}, got that of epoch {content['epoch']!r}; "
+            f"expected the optimizer of epoch {epoch} in {path}, "
+            f"got that of epoch {content['epoch']!r}; "
             "give the model_E.t7 and opt_state_E.t7 of one epoch")
     _check_optimizer(entries, name, path)
     _check_shapes(entries, optimizer, path)
@@ -117,18 +128,22 @@ def resume_optimizer(optimizer, path, name, epoch, trust_pickle=False):
 
 
 def _parameter_entries(content, path):
-    """{number of a parameter: {name: value}} of a file of optimizer state. Raises InputError for another file."""
+    """{number of a parameter: {name: value}} of the content of an opt_state_E.t7."""
     entries = None
     if isinstance(content, Mapping) and isinstance(content.get("optimizer"), Mapping):
         entries = content["optimizer"].get("state")
 
-    if isinstance(entries, Mapping) and all(isinstance(entry, Mapping) for entry in entries.values()):
-        return dict(entries)
-    raise InputError(f"expected the state of an optimizer in {path}, found none; give an opt_state_E.t7")
+    is_state = isinstance(entries, Mapping)
+    if is_state:
+        is_state = all(isinstance(entry, Mapping) for entry in entries.values())
+    if not is_state:
+        raise InputError(
+            f"expected the state of an optimizer in {path}, got none; give an opt_state_E.t7")
+    return dict(entries)
 
 
 def _check_optimizer(entries, name, path):
-    """Raise InputError unless `entries` hold what optimizer `name` keeps, or nothing, as at epoch 0."""
+    """Raise InputError unless `entries` hold what optimizer `name` keeps; at epoch 0, nothing."""
     expected_names = OPTIMIZERS[name].state_names
     if all(set(entry) in (expected_names, set()) for entry in entries.values()):
         return
@@ -139,22 +154,28 @@ def _check_optimizer(entries, name, path):
 
 
 def _check_shapes(entries, optimizer, path):
-    """Raise InputError unless there is an entry for each parameter, in its shape, or none at all."""
+    """Raise InputError unless each parameter has an entry in its shape, or none has any."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     fits = not entries or set(entries) == set(range(len(parameters)))
     if fits:
         fits = all(_has_shape_of(parameters[i], entry) for i, entry in entries.items())
     if not fits:
-        raise InputError(f"expected the state of {len(parameters)} parameters of this model in {path}, "
-                         "got that of another model; give the opt_state_E.t7 beside the model_E.t7")
+        raise InputError(
+            f"expected the state of {len(parameters)} parameters of this model in {path}, "
+            "got that of another model; give the opt_state_E.t7 beside the model_E.t7")
 
 
 def _has_shape_of(parameter, entry):
-    """Whether the values of `entry` are those of `parameter`: tensors of its shape, a number of steps, or None."""
+    """Whether the values of `entry` may be those of `parameter`.
+
+    They are tensors of its shape, a number of steps, or None.
+    """
     for name, value in entry.items():
         expected_shape = parameter.shape
         if name == "step":
             expected_shape = ()
-        if value is not None and (not isinstance(value, torch.Tensor) or value.shape != expected_shape):
+        if value is None:
+            continue
+        if not isinstance(value, torch.Tensor) or value.shape != expected_shape:
             return False
     return True

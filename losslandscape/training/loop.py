@@ -7,15 +7,18 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from losslandscape.criteria import LOSSES
 from losslandscape.evaluator import Evaluator
-from losslandscape.losses import LOSSES
 from losslandscape.networks import zoo
 from losslandscape.training.examples import augment, batch_indices, plain_batch
-from losslandscape.training.files import save_epoch
+from losslandscape.training.files import save_checkpoint
 
 
 def new_network(recipe, num_classes):
-    """The untrained network of a TrainingRecipe, a function of its seed alone. Seeds torch's global stream."""
+    """The untrained network of a TrainingRecipe, a function of its seed alone.
+
+    Seeds torch's global random stream.
+    """
     torch.manual_seed(recipe.seed % 2**63)  # torch's seeds end there
     net = zoo.build(recipe.model, num_classes)
     init_params(net)
@@ -23,7 +26,10 @@ def new_network(recipe, num_classes):
 
 
 def init_params(net):
-    """Draw new parameters from torch's global stream: He et al. 2015 for convolutions, nearly zero linear layers."""
+    """Draw new parameters from torch's global random stream.
+
+    Convolutions as in He et al. 2015 (arXiv 1502.01852), linear layers nearly zero, biases zero.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in")
@@ -37,15 +43,17 @@ def init_params(net):
 
 
 def train(net, optimizer, data, recipe, epochs, folder, log):
-    """Train for `epochs` (a range; epoch 0 trains nothing), call log(line) for each, leave checkpoints in `folder`.
+    """Train for `epochs` (a range), call log(line) after each, leave checkpoints in `folder`.
 
-    The scores of an epoch are those of the network in eval mode on the whole sets, without augmentation.
+    Epoch 0 trains nothing. The scores of an epoch are those of the network in eval mode on the
+    whole sets, without augmentation.
     """
     splits = {"train": data.train}
     if data.test is not None:
         splits["test"] = data.test
 
-    # Scored is a copy in the plain memory format, for such is the network that someone loads from the file.
+    # Scored is a copy in the plain memory format, as is the network that one loads from the file:
+    # a checkpoint then has, to the last bit, the loss that stands in it.
     scored_net = copy.deepcopy(net).to(memory_format=torch.contiguous_format).eval()
     evaluator = Evaluator([scored_net], splits, recipe.loss_name)
 
@@ -63,7 +71,8 @@ def train(net, optimizer, data, recipe, epochs, folder, log):
         log(log_line(epoch, recipe.learning_rate(epoch), scores, time.perf_counter() - start))
 
         if recipe.saves(epoch, epochs[-1]):
-            save_epoch(folder, epoch, scored_net.state_dict(), scores, optimizer, recipe.model, data.name)
+            state_dict = scored_net.state_dict()
+            save_checkpoint(folder, epoch, state_dict, scores, optimizer, recipe.model, data.name)
 
 
 def train_epoch(net, optimizer, data, recipe, epoch):
@@ -77,7 +86,8 @@ def train_epoch(net, optimizer, data, recipe, epoch):
 
     net.train()
     batches = batch_indices(len(targets), recipe.batch_size, rng)
-    for index in tqdm(batches, f"epoch {epoch}", leave=False, disable=None):  # silent where stderr is no terminal
+    # disable=None: silent where stderr is no terminal
+    for index in tqdm(batches, f"epoch {epoch}", leave=False, disable=None):
         if recipe.noaug:
             images = plain_batch(inputs, index)
         else:

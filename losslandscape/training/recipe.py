@@ -1,4 +1,4 @@
-"""The choices of a training, the name of its folder, and everything that is a function of the epoch."""
+"""The choices of a training, the name of its folder, and what is a function of the epoch."""
 
 import os
 from collections.abc import Callable
@@ -47,7 +47,7 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """The choices of a training; fields are the flags of the same name. Raises InputError for a wrong one."""
+    """The choices of a training; fields are the flags of the same name. Raises InputError."""
 
     model: str = "resnet56"
     optimizer: str = "sgd"
@@ -69,12 +69,13 @@ class TrainingRecipe:
     def __post_init__(self):
         zoo.constructor(self.model)  # raises InputError for an unknown name
         if self.batch_size < 2:
-            raise InputError("expected --batch_size of at least 2 (batch normalization needs two samples), "
-                             f"got {self.batch_size}")
+            raise InputError("expected --batch_size of at least 2 (batch normalization needs two "
+                             f"samples), got {self.batch_size}")
 
     @property
     def folder_name(self):
         """Name of the folder of the checkpoints; choices at their default are mostly left out."""
+        # a part with an empty value, or False, is left out
         dataset = os.path.basename(self.dataset).removesuffix(".npz")
         return f"{self.model}_{self.optimizer}" + option_suffix(
             ("lr", str(self.lr)),
@@ -106,7 +107,10 @@ class TrainingRecipe:
         return OPTIMIZERS[self.optimizer].make(parameters, self)
 
     def learning_rate(self, epoch):
-        """Learning rate during `epoch` = 1, 2, ...; a function of the epoch, so there is no state to resume."""
+        """Learning rate during `epoch` = 1, 2, ...
+
+        A function of the epoch alone, so that there is no state to resume.
+        """
         decays = sum(epoch > decay_epoch for decay_epoch in DECAY_EPOCHS)
         return self.lr * self.lr_decay**decays
 

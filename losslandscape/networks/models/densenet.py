@@ -1,4 +1,4 @@
-"""DenseNet-BC (Huang et al. 2017, arXiv 1608.06993) with a 3x3 stem, growth 32 and reduction 0.5."""
+"""DenseNet-BC (Huang et al. 2017, arXiv 1608.06993): 3x3 stem, growth 32, reduction 0.5."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ GROWTH = 32  # features that every layer adds
 
 
 class DenseLayer(nn.Module):
-    """BN-ReLU-1x1 to 4 times the growth, BN-ReLU-3x3; the new features stand before the old ones."""
+    """BN-ReLU-1x1 to 4 times the growth, BN-ReLU-3x3; new features stand before the old ones."""
 
     def __init__(self, inputs):
         super().__init__()

@@ -1,8 +1,9 @@
-"""Residual networks (He et al. 2016, arXiv 1512.03385) and wide ones, each with and without its shortcuts.
+"""Residual networks (He et al. 2016, arXiv 1512.03385) and wide ones, with and without shortcuts.
 
-Three stages of widths 16-32-64 (times k for wrn<depth>_<k>), depth 6n + 2, for CIFAR; or four stages of widths
-64-128-256-512 as for ImageNet, with a 3x3 stem (resnet18, 34, 50, 101 and 152). A name that ends in _noshort is
-the same network without shortcuts, the comparison of the paper (Li et al. 2018, section 5).
+Three stages of widths 16-32-64 (times k for wrn<depth>_<k>), depth 6n + 2, for CIFAR; or four
+stages of widths 64-128-256-512 as for ImageNet, with a 3x3 stem (resnet18, 34, 50, 101 and 152). A
+name that ends in _noshort is the same network without shortcuts, the comparison of the paper (Li et
+al. 2018, section 5).
 """
 
 from functools import partial
@@ -13,7 +14,7 @@ from torch import nn
 
 
 def conv_bn(inputs, outputs, size, stride=1):
-    """A convolution without bias that keeps the image size (up to its stride), and its batch normalization."""
+    """A convolution that keeps the image size (up to its stride), and its batch normalization."""
     convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     return convolution, nn.BatchNorm2d(outputs)
 
@@ -65,14 +66,16 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         if self.shortcut is None:
-            return out  # no ReLU here: the original has none, and its published checkpoints were trained so
+            # no ReLU: the original has none, and its published checkpoints were trained so
+            return out
         return F.relu(out + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """`block`s in stages: `blocks[i]` of width `widths[i]`; every stage but the first begins by halving the image.
+    """Stages of `blocks[i]` blocks of width `widths[i]`; each but the first halves the image.
 
-    The last features are averaged over the image, which for a 32x32 image is the original's fixed pooling.
+    The last features are averaged over the image, which for a 32x32 image is the original's fixed
+    pooling.
     """
 
     def __init__(self, block, blocks, widths, has_shortcut, num_classes=10):

@@ -1,8 +1,8 @@
-"""VGG networks with batch normalization (Simonyan and Zisserman 2015, arXiv 1409.1556), sized for 32x32 images.
+"""VGG networks with batch norm (Simonyan and Zisserman 2015, arXiv 1409.1556) for 32x32 images.
 
-`vgg9` is the network of the paper. `vgg16` and `vgg19` take configurations D and E of Simonyan and Zisserman in the
-same style: after five poolings one 512-wide pixel is left of a 32x32 image, so one hidden layer of 512 replaces
-the two of 4096.
+`vgg9` is the network of the paper. `vgg16` and `vgg19` take configurations D and E of Simonyan and
+Zisserman in the same style: after five poolings one 512-wide pixel is left of a 32x32 image, so one
+hidden layer of 512 replaces the two of 4096.
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ CONFIGS = {
 
 
 class VGG(nn.Module):
-    """Convolutions by `config`, one hidden layer as wide as the last convolution, a linear classifier."""
+    """Convolutions by `config`, a hidden layer as wide as the last of them, a linear classifier."""
 
     def __init__(self, config, num_classes=10):
         super().__init__()
