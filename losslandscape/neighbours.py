@@ -19,6 +19,8 @@ inspect.py; and forward(), which others call, does not get it.
 """
 
 import builtins
+import functools
+import glob
 import hashlib
 import importlib
 import importlib.util
@@ -84,7 +86,7 @@ class Neighbourhood:
         try:
             loader.exec_module(module)
         except BaseException:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
             raise
         return module
 
@@ -121,6 +123,7 @@ class Neighbourhood:
         return is_hidden
 
     def _look_for_hidden(self, name):
+        """The same, found out from the disk."""
         if name in sys.builtin_module_names or name == "__main__" or not name.isidentifier():
             return False
         neighbour = PathFinder.find_spec(name, [self.folder])
@@ -195,7 +198,8 @@ def _is_a_neighbour(name):
     """Has any of the users' folders a module of this name? For most imports the answer is no."""
     if name in sys.builtin_module_names:
         return False
-    return any(PathFinder.find_spec(name, [folder]) is not None for folder in _neighbourhoods)
+    folders = list(_neighbourhoods)  # another thread may add one
+    return any(PathFinder.find_spec(name, [folder]) is not None for folder in folders)
 
 
 def _folder_of_top_level(name, spec):
@@ -222,8 +226,17 @@ def is_installed(path):
     parts = path.split(os.sep)
     if "site-packages" in parts or "dist-packages" in parts:
         return True
-    folders = (PACKAGE_FOLDER, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+
+    folders = [PACKAGE_FOLDER, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    # where pip install --target put packages
+    folders += [entry for entry in sys.path if entry not in _neighbourhoods and _has_packages(entry)]
     return any(path.startswith(os.path.realpath(folder) + os.sep) for folder in folders)
+
+
+@functools.cache
+def _has_packages(folder):
+    """Did pip install packages into this folder?"""
+    return bool(glob.glob(os.path.join(glob.escape(folder), "*.dist-info")))
 
 
 def make_reachable(folder):

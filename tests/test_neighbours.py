@@ -221,6 +221,16 @@ def test_an_error_points_at_the_users_own_line(tmp_path, errors, net, words):
         result_of(tmp_path)
 
 
+def test_an_error_in_a_package_outside_of_site_packages_points_at_the_users_line_too(tmp_path, monkeypatch):
+    """As pip install --target puts them."""
+    write(tmp_path / "target" / "a_package", __init__="def broken():\n    raise OSError('gone')\n")
+    (tmp_path / "target" / "a_package-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "target")
+    write(tmp_path / "mine", net="import a_package\ndef f():\n\n    return a_package.broken()\n")
+    with pytest.raises(InputError, match=r"OSError: gone \(net.py, line 4\)"):
+        result_of(tmp_path / "mine")
+
+
 @pytest.mark.parametrize("net, words", [
     ("from errors import Nothing\n", r"cannot import name 'Nothing' from 'errors'.*\(net.py, line 1\)"),
     ("import errors.deep\n", r"No module named 'errors.deep'.*\(net.py, line 1\)"),
