@@ -40,12 +40,15 @@ BAR_AND_LEGEND = 0.65  # at the bottom of the figure
 
 
 @style()
-def plot_2d_compare(surf_files, surf_name="train_loss", vmin=None, vmax=None, vlevel=None, show=False, *, log=False,
-                    fmt="pdf", labels=(), output="", title=None):
-    """Write filled contours of several surfaces side by side on one scale, their flatness below each.
+def plot_2d_compare(surf_files, surf_name="train_loss", vmin=None, vmax=None, vlevel=None,
+                    show=False, *, log=False, fmt="pdf", labels=(), output="", title=None):
+    """Write filled contours of several surfaces side by side on one scale; returns [its path].
 
-    The numbers are those of flatness.py. Written to `output`, by default FIRST_FILE_SURFNAME_2dcompare.pdf; returns
-    [path of the figure]. Raises InputError for files that can't be drawn.
+    vmin, vmax, vlevel, log: see `plot_2d_contour`. labels: titles of the panels.
+    output: name of the figure, by default FIRST_FILE_SURFNAME_2dcompare.pdf.
+
+    Below each panel stand the numbers of flatness.py. Raises InputError for files that can't be
+    drawn.
     """
     names = labels_for(surf_files, labels)
     surfaces = [read_2d(path) for path in surf_files]
@@ -103,13 +106,14 @@ class Tiles:
         """(left, bottom, width, height) of the axes of a panel, as shares of the figure."""
         row, column = divmod(number_of_panel, self.columns)
         left = column * self.tile_width + TICK_LABELS
-        bottom = self.height - self.top - row * self.tile_height - self.above_axes - self.axes_height
-        width = self.tile_width - TICK_LABELS
-        return left / self.width, bottom / self.height, width / self.width, self.axes_height / self.height
+        tile_top = self.height - self.top - row * self.tile_height
+        bottom = tile_top - self.above_axes - self.axes_height
+        width, height = self.tile_width - TICK_LABELS, self.axes_height
+        return left / self.width, bottom / self.height, width / self.width, height / self.height
 
 
 def arrange(panels, texts, title):
-    """Tiles for the panels with the texts below them: two columns for 2 or 4 panels, else up to three."""
+    """Tiles for the panels with the texts below them: up to three columns, two for 4 panels."""
     columns = min(len(panels), 3)
     if len(panels) == 4:
         columns = 2
@@ -165,8 +169,6 @@ def label_panel(ax, panel, text):
 
 def flatness_text(surface, name):
     """A few lines on the flatness of a finished surface; '' where it can't be measured."""
-    from losslandscape import flatness
-
     if share_done(surface.get(name)) < 1:  # missing points count as outside of a basin
         return "flatness: once all points are computed"
     try:

@@ -1,10 +1,11 @@
-"""The frame of a 2-D figure: axes as wide as a column allows, with equal units, a colour bar, a legend below.
+"""The frame of a 2-D figure: axes with equal units, a colour bar beside and a legend below them.
 
     figure, ax = new_frame(panel_box(panel), show=False)
     ...                                            draw
     fit_frame(figure, ax, handles, kinds, title)   title, legend, and the sizes of everything
 
-matplotlib's own layouts leave a rim around axes of a fixed shape.
+The axes are as wide as the column allows; matplotlib's own layouts leave a rim around axes of a
+fixed shape.
 """
 
 from dataclasses import dataclass
@@ -114,7 +115,10 @@ def measured_margins(figure, ax, bar):
 
 
 def colour_bar(figure, mappable, label, levels=None, **options):
-    """Colour bar with at most 12 of the levels as ticks; without `cax`, in axes that `fit_frame` puts in place."""
+    """Colour bar with at most 12 of the levels as ticks.
+
+    Without `cax` it stands in axes that `fit_frame` puts in place.
+    """
     if "cax" not in options:
         options["cax"] = figure.add_axes((0.85, 0.2, 0.03, 0.6))
     if levels is not None:

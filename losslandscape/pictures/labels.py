@@ -10,7 +10,7 @@ from losslandscape.pictures.style import need, number
 POINTS_PER_INCH = 72.0
 SPACING = 2  # points on paper between two points of a contour line
 LABEL_SIZE = 7  # points, of the text
-RADIUS = 0.75 * LABEL_SIZE  # of the circles that stand for the text: they cover the corners of its box
+RADIUS = 0.75 * LABEL_SIZE  # of the circles that stand for the text; they cover its corners
 BENDS = (0.25 * LABEL_SIZE, 0.45 * LABEL_SIZE)  # how far a line may leave its chord below a label
 MAX_LABELS = 14
 MIN_LABELS = 3  # with fewer, a line in the corner says what the levels are
@@ -20,7 +20,7 @@ MIN_LABELS = 3  # with fewer, a line in the corner says what the levels are
 
 
 def axis_labels(dir_file):
-    """Labels of the x and y axis; with a PCA direction file the share of the variance that each axis explains."""
+    """Labels of the x and y axis; of a PCA direction file the variance that each axis explains."""
     if dir_file:
         ratio = read_directions(dir_file).extra.get("explained_variance_ratio_")
         if ratio is not None and np.shape(ratio) == (2,):
@@ -73,7 +73,7 @@ class Stretches:
 
 
 def label_contours(ax, lines):
-    """Write the level on some of the contour lines, only where the text stays clear of everything else.
+    """Write the level on some of the contour lines, where the text stays clear of all else.
 
     Where hardly any label fits, a line in the corner says what the levels are. Returns the labels.
     """
@@ -116,9 +116,10 @@ def label_contours(ax, lines):
 
 
 def roomiest(room, steepness):
-    """Number of the candidate with the most room around it that is nearly level, which reads best; None without room.
+    """Number of the best of C candidates: much room around it, and nearly level, which reads best.
 
     room: (C,) distances from the text to anything else; steepness: (C,) angles to the horizontal.
+    None where no candidate has room.
     """
     score = np.minimum(room, 2 * LABEL_SIZE) - 0.5 * LABEL_SIZE * steepness
     score[room <= 0] = -np.inf
@@ -133,7 +134,8 @@ def write_level(ax, level, middle, chord):
     x, y = ax.transData.inverted().transform(middle / points_per_pixel(ax))
     direction = np.degrees(np.arctan2(chord[1], chord[0]))
     angle = (direction + 90) % 180 - 90
-    return boxed_text(ax, x, y, number(level), rotation=angle, rotation_mode="anchor", ha="center", va="center")
+    return boxed_text(ax, x, y, number(level), rotation=angle, rotation_mode="anchor",
+                      ha="center", va="center")
 
 
 def spread_order(count):
@@ -156,6 +158,7 @@ def spread_order(count):
 
 
 def points_per_pixel(ax):
+    """How many points on paper a pixel of the figure is."""
     return POINTS_PER_INCH / ax.figure.dpi
 
 
@@ -178,7 +181,7 @@ def segments_of(ax, lines):
 
 
 def straight_stretches(segments, level, width, most_bend):
-    """Stretches of the lines of `level`, `width` long, that leave their chord by at most `most_bend`.
+    """Stretches of the lines of `level`, `width` long, at most `most_bend` away from their chords.
 
     Segments that have a label already give none.
     """
@@ -208,7 +211,7 @@ def straight_stretches(segments, level, width, most_bend):
 
 
 def distance_to(lines):
-    """Function of rows (C, n, 2) that gives the smallest distance (C,) of each row to the points [(m, 2)]."""
+    """Function from C rows of points, (C, n, 2), to their distances (C,) from the lines [(m, 2)]."""
     if not lines:
         return lambda rows: np.full(len(rows), np.inf)
     tree = need("scipy.spatial").cKDTree(np.concatenate(lines))
@@ -230,7 +233,8 @@ def text_width(text):
 def boxed_text(ax, x, y, text, **placing):
     """Text on a white box, which hides the line below it."""
     box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-    label = ax.text(x, y, text, fontsize=LABEL_SIZE, color="0.1", clip_on=True, bbox=box, zorder=4, **placing)
+    look = {"fontsize": LABEL_SIZE, "color": "0.1", "clip_on": True, "bbox": box, "zorder": 4}
+    label = ax.text(x, y, text, **look, **placing)
     label.set_in_layout(False)
     return label
 

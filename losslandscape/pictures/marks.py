@@ -9,15 +9,19 @@ from losslandscape.pictures.style import hatch_bad, number, of_repeats
 
 
 def hatch_panel(ax, panel, cells):
-    """Hatch the points without a value; returns the kinds of `style.BAD` that occur, for the legend.
+    """Hatch the points without a value; returns the kinds of them, for the legend.
 
-    cells: hatch their cells, as in a heat map, or else the quads that have one of them for a corner.
+    cells: see `bad_rectangles`.
     """
-    return hatch_bad(ax, {kind: bad_rectangles(panel, mask, cells) for kind, mask in panel.bad.items()})
+    areas = {kind: bad_rectangles(panel, mask, cells) for kind, mask in panel.bad.items()}
+    return hatch_bad(ax, areas)
 
 
 def bad_rectangles(panel, mask, cells):
-    """[(4, 2)] corners of the cells of the points in the mask (ny, nx), or of the quads that have one for a corner."""
+    """Corners [(4, 2)] of the areas of the points in the mask (ny, nx).
+
+    cells: the area of a point is its cell, as in a heat map, or else the quads around it.
+    """
     if cells:
         x, y = cell_edges(panel.x), cell_edges(panel.y)
         rows, columns = np.nonzero(mask)
@@ -42,20 +46,21 @@ def any_corner(mask):
 
 
 def mark_points(ax, panel, centre=True):
-    """Mark the trained model at (0, 0), unless `centre` is False, and the best point; returns the legend entries."""
+    """Mark the best point and, with `centre`, the trained model at (0, 0); returns the entries."""
     from matplotlib.patheffects import withStroke
 
     look = {"color": "black", "linestyle": "none", "clip_on": False, "zorder": 5}
     handles = []
     if centre and panel.x[0] <= 0 <= panel.x[-1] and panel.y[0] <= 0 <= panel.y[-1]:
-        handles += ax.plot(0, 0, marker="+", markersize=6, markeredgewidth=1.0, label="centre", **look)
+        cross = {"marker": "+", "markersize": 6, "markeredgewidth": 1.0}
+        handles += ax.plot(0, 0, label="centre", **cross, **look)
 
     best = best_point(panel)
     if best is not None:
         row, column = best
         label = f"{extremum(panel.name)}, {number(panel.z[best])}"
-        handles += ax.plot(panel.x[column], panel.y[row], marker="o", markersize=5.5, markerfacecolor="none",
-                           markeredgewidth=0.8, label=label, **look)
+        ring = {"marker": "o", "markersize": 5.5, "markerfacecolor": "none", "markeredgewidth": 0.8}
+        handles += ax.plot(panel.x[column], panel.y[row], label=label, **ring, **look)
 
     for handle in handles:
         handle.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
@@ -78,7 +83,7 @@ def best_point(panel):
 
 
 def extremum(name):
-    """Which point is the best one: 'minimum' of a loss or error, 'maximum' of an accuracy, None if unknown."""
+    """The best point: 'minimum' of a loss or error, 'maximum' of an accuracy, None if unknown."""
     base, statistic = of_repeats(name)
     if statistic == "iqr":
         return None

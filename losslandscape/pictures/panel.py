@@ -20,13 +20,13 @@ from losslandscape.pictures.style import bad_points, heading, need, percent, pla
 
 @dataclass(frozen=True)
 class Panel:
-    """What is drawn: z (ny, nx) is finite or NaN; `bad` says why a point is NaN, {kind: mask (ny, nx)}."""
+    """What is drawn: z is finite or NaN, and `bad` says why a point is NaN."""
 
     x: np.ndarray  # (nx,)
     y: np.ndarray  # (ny,)
     z: np.ndarray  # (ny, nx), row = y
     computed: np.ndarray  # (ny, nx) bool; the other values of z are interpolated
-    bad: dict
+    bad: dict  # {kind of `style.BAD`: mask (ny, nx)}
     name: str
     title: str
 
@@ -45,7 +45,8 @@ def read_2d(path):
     """Surface of a 2-D file with increasing coordinates; InputError for any other file."""
     surface = read_surface(path)
     if surface.grid.y is None:
-        raise InputError(f"expected a 2-D surface, {path} has the 1-D grid {surface.grid}; use plot_1D.py")
+        raise InputError(f"expected a 2-D surface, {path} has the 1-D grid {surface.grid}; "
+                         "use plot_1D.py")
 
     for axis in (surface.grid.x, surface.grid.y):
         if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
@@ -54,14 +55,15 @@ def read_2d(path):
 
 
 def make_panel(surface, values, name, path, title=None):
-    """Panel of the masked array `values` (ny, nx); what is not computed comes from the finished coarse points.
+    """Panel of the masked array `values` (ny, nx), with gaps filled from finished coarse points.
 
     name: of the values. title: None for the network and the name. Raises InputError, which names
     `path`, where nothing is computed yet.
     """
     computed = ~np.ma.getmaskarray(values)
     if not computed.any():
-        raise InputError(f"nothing of {name} is computed yet in {path}; run plot_surface.py on it first")
+        raise InputError(f"nothing of {name} is computed yet in {path}; "
+                         "run plot_surface.py on it first")
 
     filled = values
     if not computed.all():
@@ -85,7 +87,7 @@ def default_title(surface, name):
 
 
 def progress_line(values, is_interpolated):
-    """A second line for the title, '12 % of the points, interpolated'; '' where all are computed."""
+    """A line for the title, '12 % of the points, interpolated'; '' where all are computed."""
     share = share_done(values)
     if share == 1:
         return ""
@@ -98,7 +100,8 @@ def progress_line(values, is_interpolated):
 def refuse_single_line(surface, path):
     """Raises InputError unless the surface has the rows and columns that contours need."""
     if min(surface.grid.shape) < 2:
-        raise InputError(f"expected at least 2 rows and 2 columns for contours, {path} has {surface.grid}")
+        raise InputError("expected at least 2 rows and 2 columns for contours, "
+                         f"{path} has {surface.grid}")
 
 
 # ---------------------------------------------------------------- coordinates
@@ -126,7 +129,7 @@ def panel_box(panel, cells=False):
 
 
 def from_coarse(grid, values):
-    """Masked array (ny, nx) with the gaps filled from the finest finished level of a coarse-to-fine run.
+    """Fill the gaps of a masked array (ny, nx) from the finest finished level of the run.
 
     Starting at the finest level that is complete, each finer one keeps its computed points and gets
     the rest by linear interpolation (of the logarithm where all values are above 0, because losses
@@ -143,7 +146,7 @@ def from_coarse(grid, values):
     if min(len(numbers) for numbers in lines) < 2:
         return values
 
-    # NaN and inf would spread through the interpolation; the nearest finite value stands in for them
+    # NaN and inf would spread through the interpolation; the nearest finite value stands in
     known = np.where(finite, data, value_of_nearest(data, finite))
     in_logarithm = (data[finite] > 0).all()
     if in_logarithm:
@@ -168,12 +171,12 @@ def from_coarse(grid, values):
 
 
 def level_lines(shape, step):
-    """[numbers of the rows, numbers of the columns] of a level: every step-th, counted from the middle."""
+    """[row numbers, column numbers] of a level: every step-th, counted from the middle."""
     return [np.arange(count // 2 % step, count, step) for count in shape]
 
 
 def finest_finished_step(mask):
-    """How many lines apart the points of the finest complete level are: 2, 4, ...; None without one."""
+    """How many lines apart the points of the finest complete level are; None without one."""
     step = 1
     while step < max(mask.shape):
         step *= 2
@@ -183,7 +186,7 @@ def finest_finished_step(mask):
 
 
 def value_of_nearest(data, known):
-    """For each point (ny, nx) the value of the nearest point in the mask `known`; a known point has its own."""
+    """The value of the nearest point in the mask `known` (ny, nx); a known point has its own."""
     transform = need("scipy.ndimage").distance_transform_edt
     rows, columns = transform(~known, return_distances=False, return_indices=True)
     return data[rows, columns]
@@ -197,5 +200,6 @@ def interpolated(grid, level, lines, finer_lines):
 
     # the border may lie outside the coarse points: fill_value=None carries the slope on
     interpolator = need("scipy.interpolate").RegularGridInterpolator
-    on_level = interpolator((grid.y[rows], grid.x[columns]), level, bounds_error=False, fill_value=None)
-    return on_level(np.stack(points, -1))
+    between = interpolator(
+        (grid.y[rows], grid.x[columns]), level, bounds_error=False, fill_value=None)
+    return between(np.stack(points, -1))

@@ -21,7 +21,8 @@ from losslandscape.pictures.scales import choose_scale
 from losslandscape.pictures.style import labels_for, note, style, write_figures
 from losslandscape.pictures.surfaces import draw_contours
 
-PATH_COLOURS = ("#C1272D", "#E08A00", "#D64FA0", "#000000", "#7A3E00", "#6A6A6A")  # none of them in the colour map
+# none of them is in the colour map
+PATH_COLOURS = ("#C1272D", "#E08A00", "#D64FA0", "#000000", "#7A3E00", "#6A6A6A")
 MARGIN = 0.06  # around a path, of its width
 STRAIGHT_MARGIN = 0.1  # of a path that is nearly straight, of its length
 STRAIGHT = 0.15  # a path narrower than this share of its length is nearly straight
@@ -32,12 +33,17 @@ MANY_CHECKPOINTS = 60  # from here on the dots of a path are small
 
 
 @style()
-def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_loss", vmin=None, vmax=None, vlevel=None,
-                            show=False, *, log=False, fmt="pdf", labels=(), output="", title=None):
-    """Write the contours with one or several optimizer paths over them; returns [path of the figure].
+def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_loss", vmin=None,
+                            vmax=None, vlevel=None, show=False, *, log=False, fmt="pdf", labels=(),
+                            output="", title=None):
+    """Write the contours with one or several optimizer paths over them; returns [its path].
 
-    proj_file: one path or a list. output: its name, by default PROJ_FILE_SURFNAME_2dcontour_proj.pdf. The axes
-    grow where a path leaves the surface, so that all of it is seen. Raises InputError for files that can't be drawn.
+    proj_file: one projection file or a list. labels: names of several, for the legend.
+    vmin, vmax, vlevel, log: see `plot_2d_contour`.
+    output: name of the figure, by default PROJ_FILE_SURFNAME_2dcontour_proj.pdf.
+
+    The axes grow where a path leaves the surface, so that all of it is seen. Raises InputError for
+    files that can't be drawn.
     """
     proj_files = as_list(proj_file)
     names = path_names(proj_files, labels)
@@ -69,10 +75,12 @@ def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_los
 
 
 @style()
-def plot_trajectory(proj_file, dir_file="", show=False, *, fmt="pdf", labels=(), output="", title=None):
-    """Write the optimizer path alone to PROJ_FILE.pdf or `output`; several paths go into the figure of the first.
+def plot_trajectory(proj_file, dir_file="", show=False, *, fmt="pdf", labels=(), output="",
+                    title=None):
+    """Write the optimizer path, or several, alone to PROJ_FILE.pdf; returns [path of the figure].
 
-    Returns [path of the figure].
+    proj_file, labels: see `plot_contour_trajectory`. output: another name, by default that of the
+    first path. Raises InputError for files that can't be drawn.
     """
     proj_files = as_list(proj_file)
     names = path_names(proj_files, labels)
@@ -98,7 +106,7 @@ def path_names(proj_files, labels):
 
 
 def advise_larger_grid(box, shape):
-    """Tell the user which --x and --y would cover the box with as many points (ny, nx) as the surface has."""
+    """Say which --x and --y cover the box with as many points, (ny, nx), as the surface has."""
     left, right, bottom, top = box
     rows, columns = shape
     x = f"{left:.3g}:{right:.3g}:{columns}"
@@ -118,15 +126,16 @@ def draw_paths(ax, proj_files, names):
 
 
 def draw_path(ax, proj_file, name, colour):
-    """Draw one path on a white band, with a square at its start and a star at its end; returns its legend entry."""
+    """Draw a path with a square at its start and a star at its end; returns [legend entry]."""
     projection, _ = read_projection(proj_file)
     x, y = projection["proj_xcoord"], projection["proj_ycoord"]  # (checkpoints,)
     dot_size = 3.5
     if len(x) > MANY_CHECKPOINTS:
         dot_size = 2
 
-    look = {"color": colour, "zorder": 6, "clip_on": False}
+    # on a white band, to stand out from the contours
     ax.plot(x, y, linewidth=2.2, color="white", zorder=5.5)
+    look = {"color": colour, "zorder": 6, "clip_on": False}
     handles = ax.plot(x, y, marker=".", markersize=dot_size, linewidth=1.0, label=name, **look)
     ax.plot(x[:1], y[:1], label="_start", **look, **START, **END_LOOK)
     ax.plot(x[-1:], y[-1:], label="_end", **look, **END, **END_LOOK)
@@ -139,7 +148,7 @@ END_LOOK = {"markeredgecolor": "black", "markeredgewidth": 0.5, "linestyle": "no
 
 
 def end_handles(epochs):
-    """Legend entries of the start and the end of all paths, in grey; epochs: (first, last) or None."""
+    """Grey legend entries of the start and the end of all paths; epochs: (first, last) or None."""
     from matplotlib.lines import Line2D
 
     start, end = "start", "end"
@@ -153,7 +162,7 @@ def end_handles(epochs):
 
 
 def common_epochs(proj_files):
-    """(first, last) epoch of the paths where all have the same, else None; files of the original have none."""
+    """(first, last) epoch where all paths have the same, else None; old files name no epochs."""
     ranges = set()
     for proj_file in proj_files:
         projection, _ = read_projection(proj_file)
@@ -183,9 +192,11 @@ def path_box(proj_files):
     points = []
     for path in proj_files:
         projection, _ = read_projection(path)
-        xy = np.stack([projection["proj_xcoord"], projection["proj_ycoord"]], -1).astype(float)  # (checkpoints, 2)
+        xy = np.stack([projection["proj_xcoord"], projection["proj_ycoord"]], -1)
+        xy = xy.astype(float)  # (checkpoints, 2)
         if len(xy) == 0 or not np.isfinite(xy).all():
-            raise InputError(f"expected at least one finite coordinate pair in {path}; project the checkpoints again")
+            raise InputError(f"expected at least one finite coordinate pair in {path}; "
+                             "project the checkpoints again")
         points.append(xy)
 
     points = np.concatenate(points)

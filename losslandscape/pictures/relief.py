@@ -39,7 +39,7 @@ class HeightAxis:
 
     @property
     def power(self):
-        """The power of ten that the label names, because long numbers would run into it; 0 for none."""
+        """The power of ten that the label names, as long numbers would run into it; 0 for none."""
         if self.log:
             return 0
         power = int(np.floor(np.log10(max(abs(self.top), abs(self.bottom)))))
@@ -67,7 +67,8 @@ class HeightAxis:
 def surface_figure(panel, scale, labels, show, zlim=None, log=False):
     """The surface in perspective; zlim: top of the axis.
 
-    Values that span decades are drawn as their logarithms: losses, which are cut instead, only with `log`.
+    Values that span decades are drawn as their logarithms; losses, which are cut instead, only with
+    `log`.
     """
     log = scale.log and (log or not is_loss(panel.name))
     heights = panel.z
@@ -81,7 +82,9 @@ def surface_figure(panel, scale, labels, show, zlim=None, log=False):
 
     figure, ax = relief_axes(panel, show)
     draw_relief(ax, x, y, z, axis)
-    floor = {kind: on_floor(bad_rectangles(panel, mask, cells=False), axis) for kind, mask in panel.bad.items()}
+    floor = {}
+    for kind, mask in panel.bad.items():
+        floor[kind] = on_floor(bad_rectangles(panel, mask, cells=False), axis)
     hatch_bad(ax, floor, zorder=2)
 
     ax.set_xlim(x[0], x[-1])
@@ -110,7 +113,7 @@ def logarithms(z):
 
 
 def height_axis(name, low, high, zlim, log):
-    """HeightAxis for heights from low to high, in units of the axis; zlim is in units of the values."""
+    """HeightAxis for heights from low to high, in its units; zlim is in units of the values."""
     if zlim is None and is_loss(name) and not log and low < LOSS_TOP < high:
         zlim = LOSS_TOP
 
@@ -139,14 +142,14 @@ def height_axis(name, low, high, zlim, log):
 
 
 def refined(x, y, z, lines=GRID_LINES):
-    """The same surface with more grid lines, linear in between, and with fewer where there are over `lines`."""
+    """The same surface with about `lines` grid lines along each axis, linear in between."""
     fine_y, z = refined_rows(y, z, lines)
     fine_x, transposed = refined_rows(x, z.T, lines)
     return fine_x, fine_y, transposed.T
 
 
 def refined_rows(axis, z, lines):
-    """(coordinates, z) with about `lines` rows, linear between the rows of z (n, ...) at the coordinates (n,)."""
+    """(coordinates, z) with about `lines` rows, linear between those of z (n, m) at `axis` (n,)."""
     # each gap is divided into as many equal parts as fit
     parts = lines // (len(axis) - 1)
     count = lines + 1
@@ -187,8 +190,8 @@ def relief_axes(panel, show):
 
 def draw_relief(ax, x, y, z, axis):
     """The lit surface z (ny, nx), without the quads that have no finite corner."""
-    surface = ax.plot_surface(*np.meshgrid(x, y), z, color="none", shade=False, rstride=1, cstride=1, linewidth=0,
-                              antialiased=False, rasterized=True, zorder=3)
+    look = {"color": "none", "shade": False, "linewidth": 0, "antialiased": False, "zorder": 3}
+    surface = ax.plot_surface(*np.meshgrid(x, y), z, rstride=1, cstride=1, rasterized=True, **look)
     surface.set_label("surface")
 
     # given as `facecolors`, matplotlib would take them one by one: seconds.
@@ -197,7 +200,7 @@ def draw_relief(ax, x, y, z, axis):
 
 
 def lit_colours(z, axis):
-    """Colours (ny - 1, nx - 1, 4) of the quads: by height, and darker on the side away from the light."""
+    """Colours (ny - 1, nx - 1, 4) of the quads: by height, and darker away from the light."""
     import matplotlib
     from matplotlib.colors import LightSource
 
@@ -206,7 +209,8 @@ def lit_colours(z, axis):
 
     rows, columns = z.shape
     sun = LightSource(azdeg=225, altdeg=55)
-    light = sun.hillshade(0.5 * np.nan_to_num(share), dx=1 / columns, dy=1 / rows)  # (ny, nx), 0 to 1
+    relief = 0.5 * np.nan_to_num(share)
+    light = sun.hillshade(relief, dx=1 / columns, dy=1 / rows)  # (ny, nx), 0 to 1
     brightness = 0.65 + 0.45 * light[1:, 1:, None]
 
     colours = matplotlib.colormaps[COLOUR_MAP](quads)

@@ -94,7 +94,7 @@ def choose_scale(panels, vmin=None, vmax=None, vlevel=None, log=False):
 
 
 def check_range(vmin, vmax, vlevel):
-    """Raises InputError unless vmin < vmax and vlevel > 0 are finite, as far as they are not None."""
+    """Raises InputError unless vmin < vmax and vlevel > 0, all finite; each may be None."""
     for flag, value in (("--vmin", vmin), ("--vmax", vmax), ("--vlevel", vlevel)):
         if value is not None and not np.isfinite(value):
             raise InputError(f"expected a finite number for {flag}, got {value}")
@@ -105,7 +105,7 @@ def check_range(vmin, vmax, vlevel):
 
 
 def scale_from_limits(name, low, high, vmin, vmax, vlevel, log):
-    """Scale of the user's limits, completed by the usual ones; None, and a note, where it would be empty.
+    """Scale of the user's limits, completed by the usual ones; None, and a note, if it is empty.
 
     low, high: range of the data.
     """
@@ -168,7 +168,7 @@ def value_or(value, default):
 
 
 def levels_between(bottom, top, step, log):
-    """Levels from bottom to top: on a log scale, `step` apart, or round numbers where `step` is None."""
+    """Levels from bottom to top: `step` apart; round numbers with `log` or without a step."""
     if log:
         return log_levels(bottom, top)
     if bottom >= top:
@@ -187,8 +187,9 @@ def stepped_levels(bottom, top, step):
     """bottom, bottom + step, ... up to and with top."""
     count = (top - bottom) / step
     if count > MAX_LEVELS:
-        raise InputError(f"expected at most {MAX_LEVELS} contour levels, --vmin {bottom:g} --vmax {top:g} "
-                         f"--vlevel {step:g} make {count:.3g}; take a larger --vlevel")
+        raise InputError(
+            f"expected at most {MAX_LEVELS} contour levels, --vmin {bottom:g} --vmax {top:g} "
+            f"--vlevel {step:g} make {count:.3g}; take a larger --vlevel")
     return bottom + step * np.arange(int(count + 1e-9) + 1)
 
 
@@ -200,7 +201,7 @@ def linear_levels(low, high):
 
 
 def log_levels(low, high):
-    """Round numbers that are about evenly spaced in the logarithm, between low and high (both above 0)."""
+    """Round numbers from low to high (both above 0), about evenly spaced in the logarithm."""
     decades = 0.0
     if high > low:
         decades = np.log10(high / low)
@@ -218,7 +219,7 @@ def log_levels(low, high):
 
 
 def thinned(levels, count):
-    """Every n-th of the levels, so that at most `count` are left: for ticks, which must not touch."""
+    """Every n-th level, so that at most `count` are left: for ticks, which must not touch."""
     step = max(1, math.ceil(len(levels) / count))
     return levels[::step]
 
@@ -235,9 +236,9 @@ def line_colours():
 
 
 def drawable(panel, scale):
-    """z as matplotlib takes it: NaN masked; on a log scale, values of 0 or less lie below all others.
+    """z (ny, nx) as matplotlib takes it: NaN is masked.
 
-    Masked, they would be left out of the figure as if they were not known.
+    On a log scale values of 0 or less lie below all others: masked, they would look unknown.
     """
     z = np.ma.masked_invalid(panel.z)
     if not scale.log:

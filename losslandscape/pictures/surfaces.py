@@ -1,7 +1,7 @@
 """The figures of a 2-D surface: contours, filled contours, heat map, 3-D figure.
 
     plot_2d_contour("SURFACE.h5", "train_loss")     all that the grid gives
-    plot_2d_eig_ratio("SURFACE.h5")                 maps of the ratio of the eigenvalues of the Hessian
+    plot_2d_eig_ratio("SURFACE.h5")                 maps of the ratio of the Hessian's eigenvalues
 """
 
 import numpy as np
@@ -22,14 +22,14 @@ from losslandscape.pictures.style import COLOUR_MAP, note, plain_name, style, wr
 
 def draw_contours(ax, panel, scale):
     """Contour lines, labelled where a label covers no other line."""
-    lines = ax.contour(panel.x, panel.y, drawable(panel, scale), levels=scale.levels, cmap=line_colours(),
-                       norm=scale.norm(), linewidths=0.9)
+    lines = ax.contour(panel.x, panel.y, drawable(panel, scale), levels=scale.levels,
+                       cmap=line_colours(), norm=scale.norm(), linewidths=0.9)
     label_contours(ax, lines)
     return lines
 
 
 def fill_contours(ax, panel, scale):
-    """Filled contours with thin lines between them; what lies beyond the outer levels gets a colour of its own."""
+    """Filled contours with thin lines between; the ends beyond the levels have their own colours."""
     z = drawable(panel, scale)
     levels = scale.levels
     if len(levels) < 2:
@@ -37,7 +37,8 @@ def fill_contours(ax, panel, scale):
     if len(levels) < 2:
         levels = np.array([scale.low, scale.high])
 
-    filled = ax.contourf(panel.x, panel.y, z, levels=levels, cmap=COLOUR_MAP, norm=scale.norm(), extend="both")
+    filled = ax.contourf(panel.x, panel.y, z, levels=levels, cmap=COLOUR_MAP, norm=scale.norm(),
+                         extend="both")
     filled.set_edgecolor("face")  # else viewers show hairlines between the bands
     filled.set_linewidth(0.3)
     ax.contour(panel.x, panel.y, z, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
@@ -46,7 +47,7 @@ def fill_contours(ax, panel, scale):
 
 # ---------------------------------------------------------------- the figures
 #
-# Each takes (panel, scale, (x label, y label), show); options that only the 3-D figure has are ignored.
+# Each takes (panel, scale, (x label, y label), show) and ignores options of the 3-D figure.
 
 
 def contour_figure(panel, scale, labels, show, **_):
@@ -71,17 +72,22 @@ def contourf_figure(panel, scale, labels, show, **_):
 
 
 def heat_figure(panel, scale, labels, show, bar_label=None, zero_line=False, **_):
-    """One cell per point, its centre at the coordinates; `zero_line` adds the contour where the sign changes."""
+    """One cell per point, its centre at the coordinates.
+
+    zero_line: add the contour where the sign changes. bar_label: of the colour bar, by default the
+    name of the values.
+    """
     figure, ax = new_frame(panel_box(panel, cells=True), show)
     label_axes(ax, labels)
-    mesh = ax.pcolormesh(cell_edges(panel.x), cell_edges(panel.y), drawable(panel, scale), cmap=COLOUR_MAP,
-                         norm=scale.norm(), rasterized=True)
+    mesh = ax.pcolormesh(cell_edges(panel.x), cell_edges(panel.y), drawable(panel, scale),
+                         cmap=COLOUR_MAP, norm=scale.norm(), rasterized=True)
     kinds = hatch_panel(ax, panel, cells=True)
 
     ticks = None
     if scale.log:
         ticks = log_levels(scale.low, scale.high)
-    bar = colour_bar(figure, mesh, bar_label or plain_name(panel.name), ticks, extend=scale.extend(panel.finite))
+    bar_label = bar_label or plain_name(panel.name)
+    bar = colour_bar(figure, mesh, bar_label, ticks, extend=scale.extend(panel.finite))
 
     handles = mark_points(ax, panel)
     if zero_line:
@@ -113,14 +119,19 @@ NEED_LEVELS = ("2dcontour", "2dcontourf")
 
 
 @style()
-def plot_2d_contour(surf_file, surf_name="train_loss", vmin=None, vmax=None, vlevel=None, show=False, *, zlim=None,
-                    log=False, dir_file="", fmt="pdf", title=None):
+def plot_2d_contour(surf_file, surf_name="train_loss", vmin=None, vmax=None, vlevel=None,
+                    show=False, *, zlim=None, log=False, dir_file="", fmt="pdf", title=None):
     """Write the four figures of `surf_name` beside the surface file; returns their paths.
 
-    vmin, vmax, vlevel: first, last contour level and step; None means 0.1, 10 and 0.5 for a loss (less where the data
-    end earlier) and round numbers from the data otherwise. zlim: top of the 3-D figure, None means 10 for a loss.
-    Figures that the grid can't give (contours of a single row) are left out with a note. Raises InputError for
-    files and limits that can't be drawn.
+    vmin, vmax, vlevel: first and last contour level, and the step between. None means 0.1, 10 and
+        0.5 for a loss (less where the data end earlier), else round numbers from the data.
+    zlim: top of the 3-D figure. None means 10 for a loss.
+    log: levels, colours and height are even in the logarithm.
+    dir_file: PCA directions, for the labels of the axes.
+    fmt: pdf, png or svg. title: None describes what is drawn.
+
+    Figures that the grid can't give (contours of a single row) are left out with a note. Raises
+    InputError for files and limits that can't be drawn.
     """
     surface = read_2d(surf_file)
     panel = make_panel(surface, surface.get(surf_name), surf_name, surf_file, title)
@@ -153,7 +164,8 @@ def possible_figures(panel, scale):
 
     if len(scale.levels) == 0:
         for kind in [kind for kind in kinds if kind in NEED_LEVELS]:
-            note(f"{panel.name} has a single value, there is no contour to draw; {kind} is left out")
+            note(f"{panel.name} has a single value, there is no contour to draw; "
+                 f"{kind} is left out")
             kinds.remove(kind)
     return kinds
 
@@ -162,7 +174,8 @@ def possible_figures(panel, scale):
 def plot_2d_eig_ratio(surf_file, show=False, *, fmt="pdf", title=None):
     """Write maps of |min_eig / max_eig| and min_eig / max_eig of the Hessian; returns their paths.
 
-    The first is near 0 where the loss is convex in all directions (Li et al. 2018, section 6, figure 7).
+    The first is near 0 where the loss is convex in all directions (Li et al. 2018, section 6,
+    figure 7). Raises InputError for a file without eigenvalues.
     """
     surface = read_2d(surf_file)
     smallest, largest = surface.get("min_eig"), surface.get("max_eig")
@@ -173,9 +186,9 @@ def plot_2d_eig_ratio(surf_file, show=False, *, fmt="pdf", title=None):
         is_absolute = kind == "abs_ratio"
         ratio = eig_ratio(smallest, largest, is_absolute)
         panel = make_panel(surface, ratio, "eig_ratio", surf_file, title)
-        figure = heat_figure(panel, ratio_scale(panel, is_absolute), axis_labels(""), show, bar_label=bar_label,
-                             zero_line=not is_absolute)
-        figures[picture_file_name(surf_file, f"min_eig_max_eig_{kind}_heat_sns", fmt)] = figure
+        path = picture_file_name(surf_file, f"min_eig_max_eig_{kind}_heat_sns", fmt)
+        figures[path] = heat_figure(panel, ratio_scale(panel, is_absolute), axis_labels(""), show,
+                                    bar_label=bar_label, zero_line=not is_absolute)
     return write_figures(figures, show)
 
 
