@@ -6,7 +6,7 @@
 
 (a) a plain loop that works as the original does: data-loader workers, batch 128, NCHW, batch norm separate, `.item()`
     per batch, the directions read from their file at every point
-(b) this program: Plane.place, then Evaluator, with the batch size that its calibration picks
+(b) this program: WeightPlane.place, then Evaluator, with the batch size that its calibration picks
 (c) the ceiling: nothing but forward passes of the folded network, over the best of several batch sizes
 
 (a) has a process of its own, so that (b)'s memory setting does not reach it. Data: the digits, repeated to --images.
@@ -30,10 +30,12 @@ import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 from torch import nn  # noqa: E402
 
-from losslandscape import directions as net_plotter  # noqa: E402
-from losslandscape import evaluator as evaluation  # noqa: E402
-from losslandscape.data.datasets import Split, load_dataset  # noqa: E402
-from losslandscape.files import layouts as h5_util  # noqa: E402
+from losslandscape.data.datasets import load_dataset  # noqa: E402
+from losslandscape.data.splits import Split  # noqa: E402
+from losslandscape.devices import PRECISIONS  # noqa: E402
+from losslandscape.directions import WeightPlane, create_random_direction  # noqa: E402
+from losslandscape.evaluator import CALIBRATED, Evaluator  # noqa: E402
+from losslandscape.files.layouts import Directions, read_directions, write_directions  # noqa: E402
 from losslandscape.networks.models import MODELS  # noqa: E402
 
 POINT = (0.1, -0.07)
@@ -50,8 +52,8 @@ def prepare(name, images):
         for start in range(0, 512, 64):
             net(split.inputs[start:start + 64])
     net.eval()
-    axes = [[t.numpy() for t in net_plotter.create_random_direction(net)] for _ in range(2)]
-    return net, split, h5_util.Directions(*axes)
+    axes = [[t.numpy() for t in create_random_direction(net)] for _ in range(2)]
+    return net, split, Directions(*axes)
 
 
 def plain_loop(net, split, direction_file, device):
@@ -62,7 +64,7 @@ def plain_loop(net, split, direction_file, device):
     criterion = nn.CrossEntropyLoss()
 
     def point():
-        directions = h5_util.read_directions(direction_file)
+        directions = read_directions(direction_file)
         for p, w, dx, dy in zip(net.parameters(), weights, directions.x, directions.y, strict=True):
             change = torch.tensor(dx) * POINT[0] + torch.tensor(dy) * POINT[1]
             p.data = w + change.to(device)
@@ -82,8 +84,8 @@ def plain_loop(net, split, direction_file, device):
 def this_program(net, split, directions, precision, device):
     """(point, bare, parts): one point; one pass of the bare network; seconds of placing and of folding."""
     net = net.to(memory_format=torch.channels_last)
-    plane = net_plotter.Plane(net, directions)
-    evaluator = evaluation.Evaluator([net], {"train": split}, batch_size=None, precision=precision)
+    plane = WeightPlane(net, directions)
+    evaluator = Evaluator([net], {"train": split}, batch_size=None, precision=precision)
     shard = evaluator._shards[0]
     inputs = shard.splits["train"].inputs
 
@@ -124,13 +126,13 @@ def child(pipe, variant, name, args):
     if variant == "a":
         with tempfile.TemporaryDirectory() as folder:
             file = os.path.join(folder, "d.h5")
-            h5_util.write_directions(file, directions)
+            write_directions(file, directions)
             run = plain_loop(net, split, file, device)
             serve(pipe, {"point": run})
         return
     data = split.inputs.numel() * 4 / 2**20
     point, bare, placing, evaluator = this_program(net, split, directions, args.precision, device)
-    sizes = [b for b in evaluation.CALIBRATED[device.type] if b <= args.images]
+    sizes = [b for b in CALIBRATED[device.type] if b <= args.images]
     point()
     parameters = sum(p.numel() for p in net.parameters()) * 4 / 2**20
     memory = megabytes() - imported - data - 3 * parameters  # before the ceiling tries larger batches
@@ -194,7 +196,7 @@ def main():
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--precision", default="", choices=list(evaluation.PRECISIONS))
+    parser.add_argument("--precision", default="", choices=list(PRECISIONS))
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--output")
     args = parser.parse_args()

@@ -33,12 +33,13 @@ import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: E402
 
-from losslandscape import directions as net_plotter  # noqa: E402
-from losslandscape import evaluator as evaluation  # noqa: E402
-from losslandscape import hessian as hess_vec_prod  # noqa: E402
-from losslandscape.data.datasets import Split, load_dataset  # noqa: E402
-from losslandscape.files import layouts as h5_util  # noqa: E402
-from losslandscape.hessian import Hessian, lanczos  # noqa: E402
+from losslandscape.criteria import crossentropy  # noqa: E402
+from losslandscape.data.datasets import load_dataset  # noqa: E402
+from losslandscape.data.splits import Split  # noqa: E402
+from losslandscape.directions import WeightPlane, create_random_direction  # noqa: E402
+from losslandscape.files.layouts import Directions  # noqa: E402
+from losslandscape.hessian import Hessian, double_backward  # noqa: E402
+from losslandscape.lanczos import lanczos  # noqa: E402
 from losslandscape.networks.models import MODELS  # noqa: E402
 
 TOL = 1e-2
@@ -57,10 +58,10 @@ def prepare(name, images, steps, device):
         part = torch.randint(len(train.targets), (32,), generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         logits = net(train.inputs[part].to(device))
-        evaluation.crossentropy(logits, train.targets[part].to(device)).mean().backward()
+        crossentropy(logits, train.targets[part].to(device)).mean().backward()
         optimizer.step()
     net = net.eval().cpu()
-    return net, split, h5_util.Directions([t.numpy() for t in net_plotter.create_random_direction(net)])
+    return net, split, Directions([t.numpy() for t in create_random_direction(net)])
 
 
 def operator(hessian, shift=0.0):
@@ -97,9 +98,9 @@ def compare(name, args):
     device = torch.device("cuda" if args.cuda else "cpu")
     net, split, line = prepare(name, args.images, args.steps, device)
     nets = {"a": copy.deepcopy(net).to(device), "b": net.to(device, memory_format=torch.channels_last)}
-    planes = [net_plotter.Plane(n, line) for n in nets.values()]
+    planes = [WeightPlane(n, line) for n in nets.values()]
     hessians = {
-        "a": Hessian([nets["a"]], split, batch_size=args.batch_size, product=hess_vec_prod.double_backward),
+        "a": Hessian([nets["a"]], split, batch_size=args.batch_size, product=double_backward),
         "b": Hessian([nets["b"]], split, batch_size=args.batch_size),
     }
     if not args.batch_size:

@@ -22,12 +22,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 
-from losslandscape import directions as net_plotter  # noqa: E402
-from losslandscape import evaluator as evaluation  # noqa: E402
+from losslandscape.criteria import crossentropy  # noqa: E402
 from losslandscape.data.datasets import load_dataset  # noqa: E402
 from losslandscape.data.splits import Split  # noqa: E402
-from losslandscape.files import layouts as h5_util  # noqa: E402
-from losslandscape.networks import loading as model_loader  # noqa: E402
+from losslandscape.directions import WeightPlane, create_random_direction, seed_everything  # noqa: E402
+from losslandscape.evaluator import Evaluator  # noqa: E402
+from losslandscape.files.layouts import Directions  # noqa: E402
+from losslandscape.networks.loading import load_net  # noqa: E402
 
 RADII = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 POINTS = sorted({point for r in RADII for point in ((r, 0.0), (0.0, r), (r, r))})
@@ -36,8 +37,8 @@ LIMIT = 10.0
 
 def losses(net, directions, split, precision, points, batch_size=None):
     """(losses at the points, seconds per point, batch size)."""
-    plane = net_plotter.Plane(net, directions)
-    evaluator = evaluation.Evaluator([net], {"train": split}, batch_size=batch_size, precision=precision)
+    plane = WeightPlane(net, directions)
+    evaluator = Evaluator([net], {"train": split}, batch_size=batch_size, precision=precision)
     plane.place(0.0)
     evaluator(["train"])  # warms up, and captures graphs on CUDA
     found, start = [], time.perf_counter()
@@ -59,7 +60,7 @@ def reference(net, directions, split, points):
             total = 0.0
             for inputs, targets in split.batches(64):
                 logits = exact(inputs.to(origin[0]))
-                total += evaluation.crossentropy(logits, targets.to(logits.device)).sum().item()
+                total += crossentropy(logits, targets.to(logits.device)).sum().item()
         found.append(total / len(split))
     return np.array(found)
 
@@ -76,9 +77,9 @@ def main():
     device = torch.device("cuda" if args.cuda else "cpu")
     data = load_dataset(args.dataset, splits=("train",)).train
     split = Split(data.inputs[:args.images], data.targets[:args.images])
-    net_plotter.seed_everything()
-    net = model_loader.load_net(args.model, args.model_file).to(device)
-    directions = h5_util.Directions(*([t.numpy() for t in net_plotter.create_random_direction(copy.deepcopy(net).cpu())]
+    seed_everything()
+    net = load_net(args.model, args.model_file).to(device)
+    directions = Directions(*([t.numpy() for t in create_random_direction(copy.deepcopy(net).cpu())]
                                       for _ in range(2)))
     exact = reference(net, directions, split, POINTS)
     points = [point for point, loss in zip(POINTS, exact, strict=True) if loss < LIMIT]

@@ -10,7 +10,7 @@ from losslandscape.criteria import LOSSES, crossentropy
 from losslandscape.data.datasets import load_dataset
 from losslandscape.data.splits import Batches, Split
 from losslandscape.devices import fits
-from losslandscape.directions import Plane, create_target_direction, tensors_of
+from losslandscape.directions import WeightPlane, create_target_direction, tensors_of
 from losslandscape.errors import InputError
 from losslandscape.evaluator import EvaluationShard, Evaluator, check_repeatable, eval_loss
 from losslandscape.files.layouts import Directions
@@ -267,7 +267,7 @@ def test_recalibration_shrinks_the_barrier_between_two_networks(golden):
     losses = {}
     for bn in ("frozen", "recalibrate"):
         moved = copy.deepcopy(net)
-        plane = Plane(moved, directions)
+        plane = WeightPlane(moved, directions)
         evaluator = Evaluator([moved], {"train": data}, batch_size=64, bn=bn)
         losses[bn] = []
         for x in (0.0, 0.5, 1.0, 0.5):

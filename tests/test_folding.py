@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from losslandscape.criteria import crossentropy
-from losslandscape.directions import Plane, create_random_direction
+from losslandscape.directions import WeightPlane, create_random_direction
 from losslandscape.evaluator import eval_loss
 from losslandscape.files.layouts import Directions
 from losslandscape.folding import fold
@@ -18,7 +18,7 @@ def test_folding_changes_no_result(name):
     torch.manual_seed(1)
     made = [[t.numpy() for t in create_random_direction(net, norm="filter")] for _ in range(2)]
     net = net.to(memory_format=torch.channels_last)
-    plane = Plane(net, Directions(*made))
+    plane = WeightPlane(net, Directions(*made))
     folded = fold(net, split.inputs)
     assert folded is not None
     for x, y in ((0, 0), (0.5, -0.5), (-1, 1)):
