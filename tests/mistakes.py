@@ -1,4 +1,4 @@
-"""Networks, data and functions as users might write them by mistake: test_hostile_own.py copies this to own.py."""
+"""Networks, data and functions as users might write them by mistake: test_mistakes.py copies this to own.py."""
 
 import sys
 

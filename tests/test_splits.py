@@ -133,3 +133,13 @@ def test_the_hash_knows_values_order_and_types():
     base = splits.split_hash(Split(X, Y))
     others = [Split(X + 1e-3, Y), Split(X.flip(0), Y.flip(0)), Split(X.double(), Y), Split(X, Y + 1), Split((X, X), Y)]
     assert len({base, *map(splits.split_hash, others)}) == 6
+
+
+def test_the_hash_tells_values_order_shape_and_labels_apart():
+    inputs, targets = torch.arange(24.0).reshape(2, 3, 2, 2), torch.tensor([0, 1])
+    others = [inputs.flip(0), inputs.reshape(2, 3, 1, 4), torch.nextafter(inputs, inputs + 1), -inputs]
+    given = [Split(inputs, targets), Split(inputs, targets.flip(0)), *(Split(other, targets) for other in others)]
+    assert len({splits.split_hash(split) for split in given}) == len(given)
+    strided = inputs.transpose(2, 3).contiguous().transpose(2, 3)
+    for same in (inputs.clone(), strided):
+        assert splits.split_hash(Split(same, targets.clone())) == splits.split_hash(given[0])

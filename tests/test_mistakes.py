@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from losslandscape import errors
-from losslandscape.data import datasets as dataloader
+from losslandscape.data.datasets import load_dataset
+from losslandscape.errors import InputError
 from tests.test_hostile import assert_refused, call, contents, memory_limit  # noqa: F401
 
 OWN = Path(__file__).parent / "mistakes.py"
@@ -131,8 +131,8 @@ def test_a_picture_that_can_not_be_read_later_is_told_in_one_line_too(own):
         picture(own / "images" / "train" / "a" / f"{i:02}.png")
     truncate(own / "images" / "train" / "a" / "37.png")
     for threads in (0, 1):
-        data = dataloader.load_dataset("imagefolder", "images", splits=("train",), memory=0, threads=threads).train
-        with pytest.raises(errors.InputError, match="^can't read the picture .*37.png .*") as caught:
+        data = load_dataset("imagefolder", "images", splits=("train",), memory=0, threads=threads).train
+        with pytest.raises(InputError, match="^can't read the picture .*37.png .*") as caught:
             list(data.batches())
         assert "\n" not in str(caught.value)
 
