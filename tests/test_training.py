@@ -145,10 +145,17 @@ def test_one_epoch_from_the_command_line(npz, tmp_path):
     assert [line.split()[:2] for line in process.stdout.splitlines()[1:]] == [["epoch", "0"], ["epoch", "1"]]
 
 
-def test_help_is_had_from_the_module_and_from_the_script():
+def test_module_script_and_subcommand_are_one_command():
     as_module, as_script = run("-m", "cifar10.main", "--help"), run("cifar10/main.py", "--help")
-    assert as_module.returncode == as_script.returncode == 0
+    as_subcommand = run("-m", "losslandscape", "train", "--help")
+    assert as_module.returncode == as_script.returncode == as_subcommand.returncode == 0
     assert as_module.stdout == as_script.stdout and "--resume_model" in as_module.stdout
+    assert as_subcommand.stdout.startswith("usage: losslandscape train ")
+    assert flags_in(as_subcommand.stdout) == flags_in(as_module.stdout)
+
+
+def flags_in(text):
+    return set(re.findall(r"--\w+", text))
 
 
 def test_a_training_set_alone_is_enough(npz, tmp_path, train, capsys):

@@ -1,13 +1,15 @@
-"""Takes about 20 s on one core."""
+"""The networks of the zoo are those of the paper. Takes about 20 s on one core."""
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
+from losslandscape.networks import models
 from losslandscape.networks.models import MODELS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -143,6 +145,22 @@ def test_vgg_features_are_the_layers_of_torchvision(name):
     assert [type(layer) for layer in ours] == [type(layer) for layer in theirs]
     outlines = [[(key, value.shape) for key, value in net.state_dict().items()] for net in (ours, theirs)]
     assert outlines[0] == outlines[1]
+
+
+def test_a_new_network_is_one_new_file(tmp_path, monkeypatch):
+    (tmp_path / "perceptron.py").write_text("""
+from torch import nn
+
+def perceptron(num_classes=10):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
+NETWORKS = {"perceptron": perceptron}
+""")
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, f"{models.__name__}.perceptron", raising=False)
+    networks = models._collect_networks()
+    assert set(networks) == {*MODELS, "perceptron"}
+    assert networks["perceptron"](3)(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", ["vgg9", "resnet20", "resnet20_noshort"])
