@@ -10,7 +10,7 @@ PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
 
 def missing():
-    """What a browser test lacks here, in words; '' when it can run."""
+    """What is not installed for a browser test, in words; '' when it can run."""
     try:
         import selenium  # noqa: F401
     except ImportError:
@@ -30,6 +30,7 @@ def start():
     for flag in FLAGS:  # without --user-data-dir chromedriver makes a fresh profile, and deletes it
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     driver.set_script_timeout(90)
     return driver
@@ -39,22 +40,28 @@ def show(driver, path):
     """Load the file and wait until the page says that it is drawn."""
     from selenium.webdriver.support.ui import WebDriverWait
 
+    # forget what the browser's own start page did
     driver.get("about:blank")
-    driver.get_log("browser"), driver.get_log("performance")  # what the browser's own start page did
+    driver.get_log("browser")
+    driver.get_log("performance")
+
     driver.get(path.as_uri())
     WebDriverWait(driver, 90).until(lambda d: d.execute_script("return document.body.dataset.ready") == "yes")
 
 
-def drawn(driver):
+def wait_until_drawn(driver):
     """Wait until the page has drawn what was asked of it."""
-    driver.execute_async_script(
-        "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => drawn.then(done)));")
+    driver.execute_async_script("""
+        const done = arguments[0];
+        requestAnimationFrame(() => requestAnimationFrame(() => drawn.then(done)));""")
 
 
 def as_phone(driver, on):
     """Turn the window into a phone's screen, or back."""
-    driver.execute_cdp_cmd(*(("Emulation.setDeviceMetricsOverride", PHONE) if on
-                             else ("Emulation.clearDeviceMetricsOverride", {})))
+    if on:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    else:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def errors(driver):
