@@ -4,6 +4,7 @@ import importlib
 import os
 import pickle
 import sys
+import textwrap
 import threading
 
 import pytest
@@ -13,17 +14,15 @@ from losslandscape import user_code
 from losslandscape.errors import InputError
 from tests.conftest import ROOT, refused, run
 
-OLD_MODULES = [  # of version one, which stood at the top level
-    "dataloader", "errors", "evaluation", "figures", "flatness", "folding", "h52html", "h52vtp", "h5_util",
-    "hess_vec_prod", "landscape", "lanczos", "model_loader", "mpi4pytorch", "net_plotter", "plot_1D", "plot_2D",
-    "plot_hessian_eigen", "plot_surface", "plot_trajectory", "projection", "repeats", "sanity", "scheduler", "splits",
-    "surface_store", "user_code"]
-TOP_LEVEL = sorted(
-    path.stem for path in ROOT.iterdir()
-    if path.suffix == ".py" or (path.is_dir() and path.name.isidentifier() and not path.name.startswith("_")))
-IN_PACKAGE = sorted(path.stem for path in (ROOT / "losslandscape").iterdir() if path.stem.isidentifier())
-INSTALLED = ["tqdm", "h5py", "numpy", "random", "statistics", "types", "inspect", "csv", "utils", "models", "datasets"]
-NAMES = sorted({*OLD_MODULES, *TOP_LEVEL, *IN_PACKAGE, *INSTALLED} - {"__init__", "__main__"})
+OLD_MODULES = """dataloader errors evaluation figures flatness folding h52html h52vtp h5_util hess_vec_prod
+    landscape lanczos model_loader mpi4pytorch net_plotter plot_1D plot_2D plot_hessian_eigen plot_surface
+    plot_trajectory projection repeats sanity scheduler splits surface_store user_code""".split()
+OF_THE_CLONE = [path.stem for folder in (ROOT, ROOT / "losslandscape") for path in folder.iterdir()]
+INSTALLED = "tqdm h5py numpy random statistics types inspect csv".split()
+FREQUENT = "utils models datasets".split()
+NAMES = sorted(
+    name for name in {*OLD_MODULES, *OF_THE_CLONE, *INSTALLED, *FREQUENT}
+    if name.isidentifier() and not name.startswith("_"))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +39,7 @@ def write(folder, **files):
     """FOLDER/NAME.py with the text of each keyword; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
     return folder
 
 
@@ -53,12 +52,17 @@ def result_of(folder, function="net:f"):
 # ---------------------------------------------------------------- whatever they are called
 
 
-@pytest.mark.parametrize("form", ["from {0} import VALUE", "import {0}\nVALUE = {0}.VALUE",
-                                  "import {0} as n\nVALUE = n.VALUE", "VALUE = __import__('{0}').VALUE"])
+@pytest.mark.parametrize("form", [
+    "from {0} import VALUE",
+    "import {0}\nVALUE = {0}.VALUE",
+    "import {0} as n\nVALUE = n.VALUE",
+    "VALUE = __import__('{0}').VALUE",
+])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_gets_its_neighbour_and_nobody_else_does(tmp_path, name, form):
     loaded = sys.modules.get(name)
-    write(tmp_path, **{name: "VALUE = 'mine'\n", "net": form.format(name) + "\ndef f():\n    return VALUE\n"})
+    net = form.format(name) + "\ndef f():\n    return VALUE\n"
+    write(tmp_path, **{name: "VALUE = 'mine'\n", "net": net})
     assert result_of(tmp_path) == "mine"
     assert loaded is None or sys.modules[name] is loaded
 
@@ -67,9 +71,15 @@ def test_a_file_gets_its_neighbour_and_nobody_else_does(tmp_path, name, form):
 def test_packages_beside_a_file_are_neighbours_too(tmp_path, name):
     write(tmp_path / name, __init__="", part="from . import other\nVALUE = other.VALUE\n",
           other="import scheduler_of_mine\nVALUE = scheduler_of_mine.VALUE\n")
-    write(tmp_path, scheduler_of_mine="VALUE = 5\n", net=(
-        f"import {name}.part\nimport {name}.part as part\nfrom {name} import other\nfrom {name}.other import VALUE\n"
-        f"def f():\n    return {name}.part.VALUE, part.VALUE, other.VALUE, VALUE\n"))
+    write(tmp_path, scheduler_of_mine="VALUE = 5\n", net=f"""
+        import {name}.part
+        import {name}.part as part
+        from {name} import other
+        from {name}.other import VALUE
+
+        def f():
+            return {name}.part.VALUE, part.VALUE, other.VALUE, VALUE
+        """)
     assert result_of(tmp_path) == (5, 5, 5, 5)
 
 
@@ -125,13 +135,25 @@ def test_a_neighbour_that_imports_the_file_gets_the_file_and_not_a_copy(tmp_path
 
 
 def test_imports_within_forward_within_threads_and_in_readers_are_the_folders_own(tmp_path):
-    net = ("import torch\n"
-           "class Net(torch.nn.Linear):\n    def forward(self, x):\n"
-           "        from scheduler import VALUE\n        return VALUE\n"
-           "class Examples(torch.utils.data.Dataset):\n    def __len__(self):\n        return 2\n"
-           "    def __getitem__(self, i):\n        from errors import VALUE\n        return torch.tensor(VALUE)\n"
-           "def f():\n    return Net(1, 1), Examples()\n")
-    write(tmp_path, scheduler="VALUE = 3\n", errors="VALUE = 4\n", net=net)
+    write(tmp_path, scheduler="VALUE = 3\n", errors="VALUE = 4\n", net="""
+        import torch
+
+        class Net(torch.nn.Linear):
+            def forward(self, x):
+                from scheduler import VALUE
+                return VALUE
+
+        class Examples(torch.utils.data.Dataset):
+            def __len__(self):
+                return 2
+
+            def __getitem__(self, i):
+                from errors import VALUE
+                return torch.tensor(VALUE)
+
+        def f():
+            return Net(1, 1), Examples()
+        """)
     network, examples = result_of(tmp_path)
     results = [network(None)]
     thread = threading.Thread(target=lambda: results.append(network(None)))
@@ -143,17 +165,25 @@ def test_imports_within_forward_within_threads_and_in_readers_are_the_folders_ow
 
 def test_a_neighbour_keeps_its_plain_name_where_this_is_free(tmp_path):
     """Classes can be pickled, and code that imports by name finds the same module."""
-    write(tmp_path, a_free_name="class C:\n    pass\n", net=(
-        "import importlib, a_free_name\n"
-        "def f():\n    return importlib.import_module('a_free_name') is a_free_name, a_free_name.C()\n"))
+    write(tmp_path, a_free_name="class C:\n    pass\n", net="""
+        import importlib, a_free_name
+
+        def f():
+            return importlib.import_module('a_free_name') is a_free_name, a_free_name.C()
+        """)
     same, instance = result_of(tmp_path)
     assert same and type(instance).__module__ == "a_free_name"
     assert type(pickle.loads(pickle.dumps(instance))) is type(instance)
 
 
 def test_classes_of_a_neighbour_that_has_another_name_can_be_pickled_too(tmp_path):
-    write(tmp_path, errors="from dataclasses import dataclass\n@dataclass\nclass C:\n    x: int = 1\n",
-          net="from errors import C\ndef f():\n    return C(7)\n")
+    write(tmp_path, net="from errors import C\ndef f():\n    return C(7)\n", errors="""
+        from dataclasses import dataclass
+
+        @dataclass
+        class C:
+            x: int = 1
+        """)
     instance = result_of(tmp_path)
     assert pickle.loads(pickle.dumps(instance)) == instance
 
@@ -164,7 +194,8 @@ def test_a_file_may_import_its_neighbours_relatively(tmp_path):
 
 
 def test_a_file_whose_name_is_no_identifier_is_loaded(tmp_path):
-    write(tmp_path, utils="VALUE = 2\n", **{"my-net.v2": "from utils import VALUE\ndef f():\n    return VALUE\n"})
+    net = "from utils import VALUE\ndef f():\n    return VALUE\n"
+    write(tmp_path, utils="VALUE = 2\n", **{"my-net.v2": net})
     assert user_code.load("--model", f"{tmp_path}/my-net.v2.py:f")() == 2
 
 
@@ -181,20 +212,21 @@ def test_a_module_below_the_working_directory_gets_its_own_package(tmp_path, mon
 
 
 def test_others_get_what_a_neighbour_is_called_like(tmp_path):
-    write(tmp_path, **{name: "raise RuntimeError('the user')\n" for name in ("sched", "wave", "losslandscape")},
-          net="def f():\n    import wave\n")
+    names = ("sched", "wave", "losslandscape")
+    write(tmp_path, **{name: "raise RuntimeError('the user')\n" for name in names})
+    write(tmp_path, net="def f():\n    import wave\n")
     user_code.load("--model", f"{tmp_path}/net.py:f")
-    assert str(tmp_path) not in importlib.import_module("sched").__file__  # of the standard library
+
     sys.modules.pop("losslandscape.lanczos", None)
-    assert str(tmp_path) not in importlib.import_module("losslandscape.lanczos").__file__
+    for name in ("sched", "losslandscape.lanczos"):
+        assert str(tmp_path) not in importlib.import_module(name).__file__
 
 
 def test_a_users_file_may_use_this_program_from_its_own_top_level():
     """A file that lies in the clone gets the package itself and not a second one."""
-    path = ROOT / "examples" / "of_a_test.py"
-    folder = user_code.neighbourhood_of(str(ROOT))
-    assert folder.import_statement("losslandscape.errors", fromlist=("InputError",)).InputError is InputError
-    assert not path.exists()
+    clone = user_code.neighbourhood_of(str(ROOT))
+    errors = clone.import_statement("losslandscape.errors", fromlist=("InputError",))
+    assert errors.InputError is InputError
 
 
 def test_the_folder_is_on_the_path_behind_what_is_installed_and_before_the_top_level(tmp_path):
@@ -247,27 +279,53 @@ def test_a_neighbour_that_can_not_be_imported_is_told_by_its_plain_name(tmp_path
 # ---------------------------------------------------------------- the real command
 
 
-def test_the_command_line_gives_a_network_all_its_neighbours(tmp_path):
-    names = [name for name in NAMES if name not in ("numpy", "random", "types", "inspect", "csv", "statistics")]
-    imports = "".join(f"import {name}\nassert {name}.VALUE == 'mine', {name}\n" for name in names)
-    write(tmp_path / "mine", **{name: "VALUE = 'mine'\n" for name in names})
-    write(tmp_path / "mine", scheduler="class CosineSchedule:\n    width = 3\nVALUE = 'mine'\n", net=(
-        "import importlib, torch\nfrom scheduler import CosineSchedule\n" + imports +
-        "def net():\n    import scheduler, projection\n    torch.manual_seed(0)\n"
-        "    assert importlib.import_module('net_plotter').VALUE == 'mine'\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, scheduler.CosineSchedule.width))\n"))
-    write(tmp_path / "other", utils="VALUE = 'other'\n", scheduler="FACTOR = 2\n", loss=(
-        "import torch, utils\nassert utils.VALUE == 'other'\n"
-        "def loss(output, targets):\n    from scheduler import FACTOR\n"
-        "    return FACTOR * torch.nn.functional.cross_entropy(output, targets, reduction='none')\n"
-        "def data(split):\n    return torch.arange(240.).view(20, 3, 2, 2).sin(), torch.arange(20) % 3\n"))
-    done = run("plot_surface.py", "--model", tmp_path / "mine/net.py:net", "--dataset", tmp_path / "other/loss.py:data",
-               "--loss_name", tmp_path / "other/loss.py:loss", "--x=-1:1:2", "--xnorm", "filter", "--model_folder",
-               tmp_path, env={})
+REPLACEABLE = [name for name in NAMES if name not in sys.stdlib_module_names and name != "numpy"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """mine/net.py, which imports neighbours of all names; other/loss.py with two of the same names."""
+    write(tmp_path / "mine", **{name: "VALUE = 'mine'\n" for name in REPLACEABLE})
+    write(tmp_path / "mine", scheduler="""
+        VALUE = 'mine'
+        class CosineSchedule:
+            width = 3
+        """)
+    imports = "".join(f"import {name}\nassert {name}.VALUE == 'mine'\n" for name in REPLACEABLE)
+    write(tmp_path / "mine", net=imports + textwrap.dedent("""
+        import importlib, torch
+        from scheduler import CosineSchedule
+
+        def net():
+            import scheduler, projection
+            assert importlib.import_module('net_plotter').VALUE == 'mine'
+            torch.manual_seed(0)
+            width = scheduler.CosineSchedule.width
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, width))
+        """))
+    write(tmp_path / "other", utils="VALUE = 'other'\n", scheduler="FACTOR = 2\n", loss="""
+        import torch, utils
+        assert utils.VALUE == 'other'
+
+        def loss(output, targets):
+            from scheduler import FACTOR
+            return FACTOR * torch.nn.functional.cross_entropy(output, targets, reduction='none')
+
+        def data(split):
+            return torch.arange(240.).view(20, 3, 2, 2).sin(), torch.arange(20) % 3
+        """)
+    return tmp_path
+
+
+def test_the_command_line_gives_a_network_all_its_neighbours(project):
+    flags = ("--model", "mine/net.py:net", "--dataset", "other/loss.py:data",
+             "--loss_name", "other/loss.py:loss", "--x=-1:1:2", "--xnorm", "filter")
+    done = run(ROOT / "plot_surface.py", *flags, env={}, cwd=project)
     assert done.returncode == 0, done.stderr
-    again = run("plot_surface.py", "--model", "mine/net.py:net", "--dataset", "other/loss.py:nothing_there", env={},
-                cwd=tmp_path)
-    assert not refused(again)  # plot_surface.py is not there
-    script = ROOT / "plot_surface.py"
-    again = run(script, "--model", "mine/net.py:net", "--dataset", "other/loss.py:nothing_there", env={}, cwd=tmp_path)
-    assert refused(again) and "nothing_there" in again.stderr
+    assert list(project.glob("**/*.h5"))
+
+
+def test_a_line_of_a_neighbour_is_named_on_the_command_line(project):
+    write(project / "mine", figures="\n1 / 0\n")
+    done = run(ROOT / "plot_surface.py", "--model", "mine/net.py:net", env={}, cwd=project)
+    assert refused(done) and "(figures.py, line 2)" in done.stderr
