@@ -47,7 +47,7 @@ LOSSES = {"crossentropy": crossentropy, "mse": mse}
 
 
 def hits(logits, targets):
-    """Where the largest logit is the label's: (B,) bool. With one label per position: the share, (B,)."""
+    """Where the largest logit is the label's: (B,) bool. With one label per position their share, (B,)."""
     if logits.dim() == 2:
         return logits.argmax(1) == targets
 
@@ -146,6 +146,14 @@ def metric_name(metric, split):
     if metric == "accuracy":
         return f"{split}_acc"
     return f"{split}_{metric.rpartition(':')[2]}"
+
+
+def result_names(metric, split):
+    """What is evaluated of a split, as it is called in a surface file: its loss, and its metric."""
+    names = [f"{split}_loss"]
+    if metric != "none":
+        names.append(metric_name(metric, split))
+    return names
 
 
 def choose_metric(metric, output, targets):

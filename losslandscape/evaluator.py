@@ -6,8 +6,8 @@
 
 The data lie on the device, normalized, in a fixed order, and are sliced into batches. Batch norm is
 folded into the convolutions (folding.py), activations are channels-last where the network bears it.
-The losses of the samples stay on the device and are reduced once, in float64: one synchronization per
-evaluation, however many batches there are.
+The losses of the samples stay on the device and are reduced once, in float64: one synchronization
+per evaluation, however many batches there are.
 
 Training, and the centre of a surface, get their numbers from here: on the same data they agree bit
 for bit.
@@ -20,7 +20,7 @@ import time
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from losslandscape.criteria import logits_of, loss_function, metric_function, metric_name
+from losslandscape.criteria import logits_of, loss_function, metric_function, result_names
 from losslandscape.data.splits import Batches, Split, apply, each, leaves
 from losslandscape.devices import (
     PRECISIONS,
@@ -87,7 +87,7 @@ class EvaluationShard:
         self.folded = fold(self.net, example, self.dtype)
 
     def _prepared(self, split):
-        """The split as it is sliced: on the device, or in pinned memory. Batches stay as they are."""
+        """The split as it is sliced: on the device or in pinned memory. Batches stay as they are."""
         if not isinstance(split, Split):
             return split
         home = self.device if self.resident else torch.device("cpu")
@@ -233,11 +233,7 @@ class Evaluator:
 
     def names(self, split):
         """The names of the results for a split: its loss, and its metric where there is one."""
-        names = [f"{split}_loss"]
-        metric = metric_name(self._metric, split)
-        if metric is not None:
-            names.append(metric)
-        return names
+        return result_names(self._metric, split)
 
     @torch.no_grad()
     def __call__(self, split_names, idle=lambda: None):
@@ -260,12 +256,13 @@ class Evaluator:
         for name in split_names:
             of_shards = torch.stack([shard_sums.cpu() for shard_sums in sums[name]])  # (shards, 2)
             loss, metric = of_shards.sum(0).tolist()
-            results[f"{name}_loss"] = loss / self._counts[name]
-            key = metric_name(self._metric, name)
             if self._metric == "accuracy":
-                results[key] = 100.0 * metric / self._counts[name]
-            elif key is not None:
-                results[key] = metric / self._counts[name]
+                metric = 100.0 * metric  # in percent
+            means = [loss / self._counts[name], metric / self._counts[name]]
+
+            # without a metric there is only one name
+            for result_name, mean in zip(self.names(name), means, strict=False):
+                results[result_name] = mean
         return results
 
     def _launch(self, name, idle):

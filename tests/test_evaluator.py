@@ -172,6 +172,19 @@ def test_a_loss_of_torch_is_averaged_over_samples_whatever_the_batch_size():
         assert found == {"train_loss": pytest.approx(expected, rel=1e-6)}
 
 
+@pytest.mark.parametrize("metric, names", [
+    ("accuracy", ["train_loss", "train_acc"]),
+    ("none", ["train_loss"]),
+    ("own.py:share", ["train_loss", "train_share"]),
+])
+def test_an_evaluator_says_before_the_first_point_which_results_it_gives(metric, names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("def share(output, targets):\n    return output.argmax(1) == targets\n")
+    split = Split(torch.randn(7, 5), torch.randint(3, (7,)))
+    evaluator = Evaluator([nn.Linear(5, 3)], {"train": split}, batch_size=3, metric=metric)
+    assert evaluator.names("train") == names == list(evaluator(["train"]))
+
+
 def test_a_loss_that_is_a_mean_counts_every_sample_alike(tmp_path):
     (tmp_path / "own.py").write_text(
         "def mean(output, targets):\n    return (output - targets).square().mean()\n\n\n"

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from torch import nn
 
 from losslandscape.criteria import crossentropy
 from losslandscape.directions import WeightPlane, create_random_direction
 from losslandscape.evaluator import eval_loss
 from losslandscape.files.layouts import Directions
-from losslandscape.folding import fold
+from losslandscape.folding import FoldedConvolution, fold
 from losslandscape.networks.models import MODELS
 from tests.oracles import images, with_random_statistics
 
@@ -37,3 +38,61 @@ def test_the_network_is_not_changed_by_folding():
     eval_loss(net, images(23, size=8))
     assert torch.equal(state, torch.get_rng_state())  # and nothing is drawn at random
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def layers_of(folded):
+    """The kinds of the layers that a folded pass calls, in order."""
+    graph_module = folded.forward
+    return [
+        type(graph_module.get_submodule(node.target)).__name__
+        for node in graph_module.graph.nodes if node.op == "call_module"]
+
+
+def convolution_then(*layers):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *layers).eval()
+
+
+def test_batch_norm_and_relu_disappear_in_the_convolution_before_them():
+    net = convolution_then(nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+    folded = fold(net, torch.randn(2, 3, 8, 8))
+    assert layers_of(folded) == ["FoldedConvolution"]
+    assert folded.forward.folded_0.relu
+
+
+def test_a_batch_norm_without_running_statistics_is_not_folded():
+    net = convolution_then(nn.BatchNorm2d(4, track_running_stats=False))
+    folded = fold(net, torch.randn(2, 3, 8, 8))
+    assert layers_of(folded) == ["FoldedConvolution", "BatchNorm2d"]
+    assert folded.forward.folded_0.norm is None
+
+
+def test_an_addition_is_part_of_the_later_convolution():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            shortcut = self.first(x)
+            return torch.relu(shortcut + self.second(x))
+
+    folded = fold(Block().eval(), torch.randn(2, 3, 4, 4))
+    convolutions = [m for m in folded.forward.modules() if isinstance(m, FoldedConvolution)]
+    assert [conv.relu for conv in convolutions] == [False, True]
+    assert not any(node.op == "call_function" for node in folded.forward.graph.nodes)
+
+
+@pytest.mark.parametrize("net", [
+    nn.Sequential(nn.Linear(5, 3)),  # nothing to fold
+    nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")),  # only an exotic convolution
+])
+def test_where_nothing_can_be_folded_the_caller_runs_the_network(net):
+    assert fold(net.eval(), torch.randn(2, 3, 8, 5)) is None
+
+
+def test_other_dtypes_are_refused_where_layers_with_weights_would_mix():
+    net = convolution_then(nn.GroupNorm(2, 4))
+    example = torch.randn(2, 3, 8, 8)
+    assert fold(net, example) is not None
+    assert fold(net, example, torch.bfloat16) is None

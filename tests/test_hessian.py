@@ -9,7 +9,14 @@ from torch import nn
 from losslandscape.criteria import LOSSES, crossentropy
 from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
-from losslandscape.hessian import PARAMS, Hessian, double_backward, reverse_over_forward
+from losslandscape.hessian import (
+    EIGENVALUE_NAMES,
+    PARAMS,
+    EigenvalueEvaluator,
+    Hessian,
+    double_backward,
+    reverse_over_forward,
+)
 from losslandscape.lanczos import lanczos, trace
 from tests.conftest import run
 from tests.oracles import anywhere, dense, samples, small
@@ -291,3 +298,34 @@ def test_the_trace_of_a_network_is_that_of_the_dense_hessian():
     assert abs(value - expected) < 4 * error and error < 0.3 * expected
     with pytest.raises(InputError, match="at least 2 samples"):
         trace(hessian, hessian.random, 1)
+
+
+# ---------------------------------------------------------------- the evaluator of a surface
+
+
+def test_the_evaluator_gives_the_ends_under_the_names_that_it_says():
+    evaluator = EigenvalueEvaluator([small()], SPLIT, batch_size=7, tol=1e-5)
+    results = evaluator(["train"])
+    assert evaluator.names("train") == list(results) == list(EIGENVALUE_NAMES)
+    exact = torch.linalg.eigvalsh(dense(small(), SPLIT)).numpy()
+    assert results["max_eig"] == pytest.approx(exact[-1], rel=1e-5)
+    assert results["min_eig"] == pytest.approx(exact[0], rel=1e-5)
+    assert results["eig_converged"] == 1
+    assert evaluator.spectrum(0, 3).high.tolist() == pytest.approx(exact[::-1][:3].tolist(), rel=1e-5)
+
+
+def test_the_evaluator_says_when_it_stopped_early_and_gives_nan_where_nothing_is_finite():
+    early = EigenvalueEvaluator([small()], SPLIT, max_products=2)(["train"])
+    assert early["eig_converged"] == 0 and early["max_eig_res"] > 0
+    net = small()
+    with torch.no_grad():
+        net.linear.weight.fill_(math.inf)
+    results = EigenvalueEvaluator([net], SPLIT)(["train"])
+    assert all(math.isnan(number) for number in results.values())
+
+
+def test_the_batch_size_of_the_evaluator_is_that_of_its_hessian():
+    evaluator = EigenvalueEvaluator([small()], SPLIT, batch_size=7)
+    evaluator.batch_size = 5
+    assert evaluator.hessian.batch_size == evaluator.batch_size == 5
+    assert evaluator.calibrate() in (16, 23)
