@@ -338,6 +338,9 @@ def test_odd_names_of_values_do_not_break_the_page(opened, tmp_path, name, title
     assert driver.execute_script("return currentTitle()") == title
     np.testing.assert_allclose(drawn_heights(driver, 0), LOSS, rtol=1e-6)
     assert texts_of(driver, ".facts")[1] == f"{title} is not in this file"
+    press(driver, "quantity", "loss")
+    assert texts_of(driver, ".facts")[0] == "train loss is not in this file"
+    np.testing.assert_allclose(drawn_heights(driver, 1), LOSS, rtol=1e-6)
     assert browser.errors(driver) == []
 
 

@@ -443,6 +443,20 @@ function surfaceTrace(panel, heights, view) {
   };
 }
 
+/* An invisible point: it keeps the axes of a panel that has nothing to draw. */
+function emptyTrace(panel, view) {
+  return {
+    type: "scatter3d",
+    mode: "markers",
+    x: [panel.x[0]],
+    y: [panel.y[0]],
+    z: [view.floor],
+    marker: {size: 1, opacity: 0},
+    hoverinfo: "skip",
+    showlegend: false,
+  };
+}
+
 function floorTrace(panel, heights, view) {
   const {x, y, level} = levelLines(panel, heights, view);
   return {
@@ -510,6 +524,9 @@ function pathTraces(panel, heights, view) {
 
 function panelTraces(panel, view) {
   const heights = drawnHeights(panel, view);
+  if (heights.flat().every(height => height === null)) {
+    return [emptyTrace(panel, view)]; // Plotly fails on a surface without a height
+  }
   const traces = [surfaceTrace(panel, heights, view)];
   if (state.floor) {
     traces.push(floorTrace(panel, heights, view));
