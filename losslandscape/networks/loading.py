@@ -53,6 +53,7 @@ def load_net(model, path, trust_pickle=False):
 
     state_dict = read_checkpoint(path, trust_pickle).state_dict
 
+    # build the network, see that the weights fit, and put them in place
     random_state = torch.get_rng_state()
     try:
         net = model.build(state_dict)
@@ -68,9 +69,10 @@ def load_net(model, path, trust_pickle=False):
 def weights_hash(net):
     """SHA-256 of the values of a network that has no file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    for key, value in net.state_dict().items():
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for name, value in net.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -170,8 +172,10 @@ class Architecture:
     def _advice(self, expected, state_dict):
         """What to do about weights that don't fit a network of the zoo."""
         names = zoo.networks_with(state_dict)
+
+        # the network is right, its last layer is not
         if self.name in names:
-            num_classes = len(expected[next(reversed(expected))])
+            num_classes = zoo.count_classes(self.name, expected)
             trained_classes = zoo.count_classes(self.name, state_dict)
             return (f"these are weights of {self.name} with {trained_classes} classes, "
                     f"not {num_classes}; give the data set or the num_classes that they were "
