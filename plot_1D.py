@@ -1,13 +1,14 @@
 """Draw 1-D surfaces: loss and accuracy along a line through the trained network.
 
-    python plot_1D.py --surf_file SURFACE.h5              # ..._1d_loss_acc.pdf, _1d_train_loss.pdf, _1d_train_err.pdf
+    python plot_1D.py --surf_file SURFACE.h5            # ..._1d_loss_acc.pdf and the single curves
     python plot_1D.py --surf_file SURFACE.h5 --log --xmin=-0.5 --xmax=0.5 --loss_max 2
-    python plot_1D.py --surf_file SMALL.h5 LARGE.h5 --labels "batch 128" "batch 8192" --output batches.pdf
-    python plot_1D.py --prefix model_300.t7_weights_xignore=biasbn_xnorm=filter --idx_min 1 --idx_max 5
+    python plot_1D.py --surf_file SMALL.h5 LARGE.h5 --labels "batch 128" "batch 8192"
+    python plot_1D.py --prefix model_300.t7_weights_xignore=biasbn_xnorm=filter --idx_max 5
 
-The last one draws the repeats that `plot_surface.py --idx 1`, `--idx 2`, ... wrote: median and quantile band.
---prefix is one of their surface files, or the beginning that the names of all of them have in common.
-A file with max_eig and min_eig gives the ratio of the two as well (..._1d_eig_ratio.pdf, _1d_eig_abs_ratio.pdf).
+The last one draws the repeats that `plot_surface.py --idx 1`, `--idx 2`, ... wrote: median and
+quantile band. --prefix is one of their surface files, or the beginning that the names of all of
+them have in common. A file with max_eig and min_eig gives the ratio of the two as well
+(..._1d_eig_ratio.pdf, _1d_eig_abs_ratio.pdf).
 """
 
 import numpy as np
@@ -26,40 +27,47 @@ from losslandscape.pictures.curves import (  # noqa: F401 (some are for who impo
 from losslandscape.pictures.style import format_of, picture_flags
 
 
-def make_parser():
+def curve_parser():
     """The flags of plot_1D.py."""
-    p = Parser(description=__doc__.split("\n\n")[0], epilog="Figures are written beside the surface file.")
-    p.add_argument("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",
-                   help="1-D surface; several are drawn into one figure")
-    p.add_argument("--log", action="store_true", help="log loss axis")
-    p.add_argument("--xmin", type=float, default=None, help="left end (default: of the data; often -1)")
-    p.add_argument("--xmax", type=float, default=None, help="right end (default: of the data; often 1)")
-    p.add_argument("--loss_max", type=float, default=None,
-                   help="top of the loss axis (default 5, or less when the curves stay below; all of a log axis)")
-    p.add_argument("--prefix", default="", help="repeats: a surface file, or how the names of all of them begin")
-    p.add_argument("--idx_min", type=natural_int, default=1, help="repeats: first --idx (default 1)")
-    p.add_argument("--idx_max", type=natural_int, default=10, help="repeats: last --idx (default 10)")
-    picture_flags(p)
-    return p
+    parser = Parser(
+        description=__doc__.split("\n\n")[0], epilog="Figures are written beside the surface file."
+    )
+    add = parser.add_argument
+    add("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",
+        help="1-D surface; several are drawn into one figure")
+    add("--log", action="store_true", help="log loss axis")
+    add("--xmin", type=float, help="left end (default: of the data; often -1)")
+    add("--xmax", type=float, help="right end (default: of the data; often 1)")
+    add("--loss_max", type=float,
+        help="top of the loss axis (default 5, or what the curves need; all of a log axis)")
+    add("--prefix", default="", help="repeats: a surface file, or how the names of all begin")
+    add("--idx_min", type=natural_int, default=1, help="repeats: first --idx (default 1)")
+    add("--idx_max", type=natural_int, default=10, help="repeats: last --idx (default 10)")
+    picture_flags(parser)
+    return parser
 
 
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = curve_parser().parse_args(argv)
     surf_files, prefix, output = args.surf_file, args.prefix, args.output
 
+    # what is asked for makes sense
     for flag, end in (("--xmin", args.xmin), ("--xmax", args.xmax)):
         if end is not None and not np.isfinite(end):
             raise InputError(f"expected a finite {flag}, got {end}")
     if not surf_files and not prefix:
-        raise InputError("expected --surf_file FILE (or --prefix for repeats), got neither; see --help")
+        raise InputError(
+            "expected --surf_file FILE (or --prefix for repeats), got neither; see --help")
     if output:
         several_surfaces = len(surf_files) > 1 and not prefix
         repeats_alone = prefix and not surf_files
         if not several_surfaces and not repeats_alone:
-            raise InputError("expected --output only where one figure is drawn: "
-                             "several --surf_file, or --prefix alone")
+            raise InputError(
+                "expected --output only where one figure is drawn: "
+                "several --surf_file, or --prefix alone")
         format_of(output)
 
+    # the figures
     axes = {"xmin": args.xmin, "xmax": args.xmax, "loss_max": args.loss_max, "log": args.log}
     common = axes | {"show": args.show, "fmt": args.format, "title": args.title}
     written = []
@@ -68,7 +76,8 @@ def main(argv=None):
     elif surf_files:
         written += plot_1d_compare(surf_files, args.labels, output=output, **common)
     if prefix:
-        written += plot_1d_loss_err_repeat(prefix, args.idx_min, args.idx_max, output=output, **common)
+        written += plot_1d_loss_err_repeat(
+            prefix, args.idx_min, args.idx_max, output=output, **common)
     print("\n".join(written))
 
 

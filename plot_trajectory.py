@@ -1,19 +1,21 @@
-"""Draw the path of an optimizer: PCA of a training run's checkpoints, their projection, and what it hides.
+"""Draw the path of an optimizer: PCA of the checkpoints of a training run, and their projection.
 
-    python plot_trajectory.py --model resnet56 --model_folder DIR --prefix model_ --suffix .t7 --max_epoch 300
-    python plot_trajectory.py ... --eval --dataset cifar10 --cuda    # the loss of every checkpoint beside the plane's
-    python plot_trajectory.py ... --dir_file DIRECTIONS.h5           # on an existing plane, random or of another PCA
-    python plot_trajectory.py --model resnet56 --model_folder A B C  # one PCA of several runs, one coloured path each
+    python plot_trajectory.py --model resnet56 --model_folder DIR --max_epoch 300
+    python plot_trajectory.py --model resnet56 --model_folder A B C   # one PCA of several runs
+    python plot_trajectory.py ... --eval --dataset cifar10 --cuda     # the loss of every checkpoint, too
+    python plot_trajectory.py ... --dir_file DIRECTIONS.h5            # on a plane that exists
+
+    # a surface around the path; then the path over it, and a film of it
     python plot_surface.py --model resnet56 --model_file DIR/model_300.t7 \\
-        --dir_file DIR/PCA_weights_save_epoch=1/directions.h5        # a surface around the path; then, over it:
+        --dir_file DIR/PCA_weights_save_epoch=1/directions.h5
     python plot_trajectory.py ... --surf_file SURFACE.h5 --animate
 
-Files: DIR/PCA_weights_save_epoch=1/directions.h5, beside it directions.h5_proj_cos.h5 and the figures. The PCA of A, B
-and C lies in their common folder, PCA_weights_save_epoch=1_joint=A+B+C/, with one directions.h5_A_proj_cos.h5 each; the
-origin of its plane is the last checkpoint of A.
+Files: DIR/PCA_weights_save_epoch=1/directions.h5, beside it directions.h5_proj_cos.h5 and the
+figures. The PCA of A, B and C lies in their common folder, PCA_weights_save_epoch=1_joint=A+B+C/,
+with one directions.h5_A_proj_cos.h5 each; the origin of its plane is the last checkpoint of A.
 
-A path drawn on a plane is a shadow: the projection file and a figure tell how far each checkpoint is from the plane
-and, with --eval, its loss beside the loss that the plane has at its shadow.
+A path drawn on a plane is a shadow: the projection file and a figure tell how far each checkpoint
+is from the plane and, with --eval, its loss beside the loss that the plane has at its shadow.
 """
 
 import argparse
@@ -58,7 +60,7 @@ from losslandscape.shadows import (
 from losslandscape.trajectory import check_folders, find_checkpoints, open_path, pca
 
 
-def make_parser():
+def trajectory_parser():
     """The flags of plot_trajectory.py."""
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     checkpoint_flags(p.add_argument_group("checkpoints").add_argument)
@@ -72,12 +74,13 @@ def checkpoint_flags(add):
     add("--model", default="resnet56",
         help="model name, FILE.py:function or package.module:function (resnet56)")
     add("--model_kwargs", default="", metavar="JSON", help="keyword arguments of that function")
-    add("--model_folder", nargs="+", default=[], metavar="DIR", help="folder of a run, or of several")
+    add("--model_folder", nargs="+", default=[], metavar="DIR",
+        help="folder of a run, or of several")
     add("--prefix", default="model_", help="of the checkpoints' names, before the epoch (model_)")
     add("--suffix", default=".t7", help="after the epoch (.t7)")
     add("--start_epoch", type=natural_int, default=0, help="first epoch (0)")
     add("--max_epoch", type=natural_int, default=300,
-        help="last epoch (300); the last checkpoint up to there is the origin, whatever --save_epoch")
+        help="last epoch (300); the last checkpoint up to it is the origin, whatever --save_epoch")
     add("--save_epoch", type=positive_int, default=1,
         help="take every so many epochs, where they exist (1)")
     add("--trust_pickle", action="store_true",
@@ -88,11 +91,13 @@ def plane_flags(add):
     add("--dir_type", default="weights", choices=DIR_TYPES,
         help="weights, or states (with batch-norm running statistics)")
     add("--ignore", default="", choices=IGNORES, help="PCA without biases and batch norm")
-    add("--dir_file", default="", metavar="FILE", help="project on these directions instead of a PCA")
+    add("--dir_file", default="", metavar="FILE",
+        help="project on these directions instead of a PCA")
 
 
 def evaluation_flags(add):
-    add("--eval", action="store_true", help="evaluate every checkpoint, and the plane at its shadow")
+    add("--eval", action="store_true",
+        help="evaluate every checkpoint, and the plane at its shadow")
     add("--dataset", default="cifar10", help=f"{FORMS} (cifar10)")
     add("--datapath", default="cifar10/data", metavar="DIR",
         help="folder of the data (cifar10/data)")
@@ -125,7 +130,7 @@ def figure_flags(add):
 
 
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = trajectory_parser().parse_args(argv)
 
     # the checkpoints, and the files that will hold their plane and their path on it
     folders = args.model_folder

@@ -1,12 +1,12 @@
 """Shadows: where the checkpoints of a path fall on a plane, and what the plane hides of them.
 
-A path that is drawn on a plane is a shadow: the checkpoints lie beside the plane, each nearest to one of its points.
-The projection file of a run holds these points, how far away the checkpoints are and, once evaluated, the loss of the
-checkpoint beside the loss of the plane at its shadow.
+A path that is drawn on a plane is a shadow: the checkpoints lie beside the plane, each nearest to
+one of its points. The projection file of a run holds these points, how far away the checkpoints
+are and, once evaluated, the loss of the checkpoint beside the loss of the plane at its shadow.
 
     shadows = cast_shadows(path, directions, runs, labels, files)   # one Shadow per run
     measured = take_up_losses(shadows, provenance)                  # what these files hold already
-    evaluate(shadows, path, directions, loss, provenance)           # what they lack, saved point by point
+    evaluate(shadows, path, directions, loss, provenance)           # and what they lack
 """
 
 import os
@@ -20,7 +20,7 @@ from losslandscape.checks import check_fit
 from losslandscape.criteria import loss_function
 from losslandscape.data.datasets import prepare, split_hash
 from losslandscape.devices import precision_name
-from losslandscape.directions import Plane as WeightPlane
+from losslandscape.directions import WeightPlane
 from losslandscape.errors import InputError
 from losslandscape.evaluator import Evaluator
 from losslandscape.files.layouts import read_directions, read_projection, write_projection
@@ -29,16 +29,23 @@ from losslandscape.ranks import World
 from losslandscape.trajectory import check_directions, project
 
 LOSS_NAMES = ("true_loss", "true_acc", "plane_loss", "plane_acc")
-PLANE_KEYS = ("directions", "checkpoint", "model", "dir_type")  # of provenance: what makes a plane the same
+# of provenance: what makes a plane the same
+PLANE_KEYS = ("directions", "checkpoint", "model", "dir_type")
 
 
-# ---------------------------------------------------------------- places and planes that exist already
+# ---------------------------------------------------------------- places and existing planes
 
 
 def check_output_places(dir_file, proj_files, chosen):
-    """Raises InputError where a file can't be written. chosen: the direction file is the user's, and must exist."""
+    """Raises InputError where a file can't be written.
+
+    chosen: the direction file is the user's own, and must exist.
+    """
     if chosen and not os.path.isfile(dir_file):
-        raise InputError(f"expected a direction file at {dir_file}, found none; check --dir_file, or leave it out")
+        raise InputError(
+            f"expected a direction file at {dir_file}, found none; "
+            "check --dir_file, or leave it out"
+        )
 
     # the nearest folder that exists
     folder = os.path.dirname(dir_file) or "."
@@ -48,7 +55,10 @@ def check_output_places(dir_file, proj_files, chosen):
         name = os.path.basename(dir_file)
         raise InputError(f"expected a folder at {folder} for {name}, found a file; move it away")
     if not os.access(folder, os.W_OK):
-        raise InputError(f"can't write to {folder}; make it writable, or give --dir_file FILE in another place")
+        raise InputError(
+            f"can't write to {folder}; make it writable, "
+            "or give --dir_file FILE in another place"
+        )
 
     for file in proj_files:
         if os.path.isdir(file):
@@ -61,21 +71,28 @@ def make_folder_of(file):
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise InputError(f"can't make {folder} ({error.strerror}); make its place writable") from None
+        raise InputError(
+            f"can't make {folder} ({error.strerror}); "
+            "make its place writable"
+        ) from None
 
 
 def read_plane(dir_file, path, chosen):
     """Directions of `dir_file`, checked to fit the OptimizerPath.
 
-    chosen: by the user, who may project on any plane; otherwise they must be the PCA of these checkpoints.
+    chosen: by the user, who may project on any plane; otherwise they must be the PCA of these
+    checkpoints.
     """
     directions = read_directions(dir_file)
     check_directions(dir_file, directions, path)
     if chosen:
         checkpoint = directions.provenance.get("checkpoint")
         if checkpoint and checkpoint != path.origin_hash:
-            say(f"note: {dir_file} was made at another network than {path.origin_file}, the origin of this "
-                "path; a surface at that network is not below it (give the folder of that network first)")
+            say(
+                f"note: {dir_file} was made at another network than {path.origin_file}, "
+                "the origin of this path; a surface at that network is not below it "
+                "(give the folder of that network first)"
+            )
         return directions
 
     now = path.made_of()
@@ -92,7 +109,7 @@ def read_plane(dir_file, path, chosen):
 
 
 def changes_in_words(before, now):
-    """What has changed between two sets of checkpoints (see OptimizerPath.made_of), in a few words."""
+    """What has changed from one set of checkpoints to another (see OptimizerPath.made_of)."""
     arrays = [before[name] for name in now]
     if not all(isinstance(array, np.ndarray) and len(array) == len(arrays[0]) for array in arrays):
         return "its list of them is damaged"
@@ -124,8 +141,9 @@ def hashes_by_checkpoint(made_of):
 class Shadow:
     """The shadow of one run: what its projection file holds.
 
-    values: arrays (n,) by name. Those of `project`, epoch and checkpoint_hash (n, 32) are always there; once a loss is
-    known also `evaluated` (bool) and LOSS_NAMES, NaN where a checkpoint is not evaluated. `evaluate` fills them in.
+    values: arrays (n,) by name. Those of `project`, epoch and checkpoint_hash (n, 32) are always
+    there; once a loss is known also `evaluated` (bool) and LOSS_NAMES, NaN where a checkpoint is
+    not evaluated. `evaluate` fills them in.
     """
 
     label: str
@@ -156,10 +174,11 @@ def cast_shadows(path, directions, runs, labels, files):
 
 
 def take_up_losses(shadows, plane):
-    """Take over the losses that existing projection files hold for the same checkpoints and the same plane.
+    """Take over the losses that projection files hold of these checkpoints and this plane.
 
-    plane: provenance of the directions. Returns the provenance of these losses (see TrainingLoss), {} where there are
-    none. Raises InputError for a file that holds the path of another run, which would be lost.
+    plane: provenance of the directions. Returns the provenance of these losses (see
+    TrainingLoss), {} where there are none. Raises InputError for a file that holds the path of
+    another run, which would be lost.
     """
     measured = {}
     for shadow in shadows:
@@ -171,7 +190,10 @@ def take_up_losses(shadows, plane):
             advice = ""
             if len(shadows) == 1:
                 advice = " (several runs in one plane: --model_folder A B)"
-            raise InputError(f"{shadow.file} holds another path, which would be lost; move it away{advice}")
+            raise InputError(
+                f"{shadow.file} holds another path, which would be lost; "
+                f"move it away{advice}"
+            )
 
         if "evaluated" not in saved or "evaluation" not in provenance:
             continue
@@ -185,7 +207,7 @@ def take_up_losses(shadows, plane):
 
 
 def rows_of_checkpoints(shadow, saved):
-    """{number of a checkpoint: its row in the arrays of a projection file}, for those that are in both."""
+    """{number of a checkpoint: its row in the arrays of a projection file}, where it has one."""
     hashes = saved.get("checkpoint_hash", np.empty((0, 32), np.uint8))
     row_of = {bytes(row_hash): row for row, row_hash in enumerate(hashes)}
     rows = {}
@@ -235,16 +257,20 @@ class TrainingLoss:
     def load(cls, choice, hardware, loss_name, trust_pickle=False):
         """The loss over the training set of a DataChoice, on the device of a Hardware."""
         device = World().devices(hardware.cuda)[0]
-        precision_name(hardware.precision, device)  # raises InputError where the device does not have it
+
+        # raise InputError for what does not exist, before data are read
+        precision_name(hardware.precision, device)
         loss_function(loss_name)
+
         if choice.downloads:
             prepare(choice.dataset, choice.datapath, ("train",))
         data = choice.load(("train",), hardware, trust_pickle)["train"]
         return cls(data, choice.dataset, loss_name, hardware.batch_size, hardware.precision, device)
 
     def fitted_to(self, net):
-        """The same for the checkpoints of `net`; raises InputError unless network, data and loss fit."""
-        return replace(self, net=net, metric=check_fit(net, {"train": self.data}, self.loss_name))
+        """The same for the checkpoints of `net`; InputError unless network, data and loss fit."""
+        metric = check_fit(net, {"train": self.data}, self.loss_name)
+        return replace(self, net=net, metric=metric)
 
     @cached_property
     def provenance(self):
@@ -261,8 +287,9 @@ class TrainingLoss:
         self.net.to(self.device, memory_format=torch.channels_last)
         plane = WeightPlane(self.net, directions, dir_type)
         evaluator = Evaluator(
-            [self.net], {"train": self.data}, self.loss_name, self.batch_size, self.precision, self.metric
-        )
+            [self.net], {"train": self.data}, self.loss_name, self.batch_size, self.precision,
+            self.metric,
+        )  # fmt: skip
         return plane, evaluator
 
 
@@ -274,7 +301,7 @@ def measured_alike(before, now):
 
 
 def forget_other_losses(shadows, measured, loss):
-    """Clear the losses of shadows that were measured in another way than by the TrainingLoss, or never."""
+    """Clear the losses that were not measured as the TrainingLoss measures them."""
     alike = measured_alike(measured, loss.provenance)
     for shadow in shadows:
         if not alike or "evaluated" not in shadow.values:
@@ -286,17 +313,22 @@ def say_other_measure(measured, surf_file, surface):
     known = {key: surface.provenance[key] for key in measured if key in surface.provenance}
     differing = [key for key in known if key != "dataset" and known[key] != measured[key]]
     if differing:
-        say(f"note: the losses of the checkpoints are of other {', '.join(differing)} than {surf_file}")
+        say(
+            f"note: the losses of the checkpoints are of other {', '.join(differing)} than "
+            f"{surf_file}"
+        )
 
 
 def evaluate(shadows, path, directions, loss, provenance):
-    """Fill true_loss, true_acc (of every checkpoint) and plane_loss, plane_acc (at its shadow) into the shadows.
+    """Fill in true_loss and true_acc of every checkpoint, plane_loss and plane_acc at its shadow.
 
-    The accuracies stay NaN where the targets are no classes.
+    Checkpoints that are evaluated already are left out. Accuracies stay NaN where the targets are
+    no classes.
 
-    Both come from one network, one evaluator and one data set. On the plane, tensors that the directions do not move
-    (the running statistics, for weights) are those of the origin, as on a surface. The projection file is saved, with
-    `provenance`, after every checkpoint, so that a run that was interrupted goes on from there.
+    Both come from one network, one evaluator and one data set. On the plane, tensors that the
+    directions do not move (the running statistics, for weights) are those of the origin, as on a
+    surface. The projection file is saved, with `provenance`, after every checkpoint, so that a
+    run that was interrupted goes on from there.
     """
     missing = []
     for run, shadow in enumerate(shadows):
@@ -337,7 +369,8 @@ def variance_in_words(directions, count):
     ratio = directions.extra.get("explained_variance_ratio_")
     if ratio is None:
         return ""
-    return f" ({100 * ratio[0]:.2f} % + {100 * ratio[1]:.2f} % of the variance of {count} checkpoints)"
+    x, y = (f"{100 * share:.2f} %" for share in ratio)
+    return f" ({x} + {y} of the variance of {count} checkpoints)"
 
 
 def distances_in_words(shadow):
@@ -349,13 +382,15 @@ def distances_in_words(shadow):
     share = np.where(away, shadow.values["relative_distance"], 0)
     worst, median = share.argmax(), np.median(share[away])
     return (
-        f"{shadow.label}: {len(away)} checkpoints; of their displacement from the origin {100 * median:.1f} % "
-        f"(median) and up to {100 * share[worst]:.1f} % (epoch {shadow.values['epoch'][worst]}) is out of the plane"
+        f"{shadow.label}: {len(away)} checkpoints; "
+        f"of their displacement from the origin {100 * median:.1f} % "
+        f"(median) and up to {100 * share[worst]:.1f} % (epoch "
+        f"{shadow.values['epoch'][worst]}) is out of the plane"
     )
 
 
 def losses_in_words(shadow):
-    """Lines on the losses that are not finite, and on the largest difference between a checkpoint and its shadow."""
+    """Lines on losses that are not finite, and on the largest gap between checkpoint and shadow."""
     values = shadow.values
     if "evaluated" not in values or not values["evaluated"].any():
         return []
@@ -369,7 +404,8 @@ def losses_in_words(shadow):
     if finite.any():
         widest = int(np.nanargmax(np.where(finite, gap, np.nan)))
         lines.append(
-            f"{shadow.label}: loss of the checkpoint and of its shadow differ most at epoch {values['epoch'][widest]}: "
+            f"{shadow.label}: loss of the checkpoint and of its shadow differ most at "
+            f"epoch {values['epoch'][widest]}: "
             f"{values['true_loss'][widest]:.4g} and {values['plane_loss'][widest]:.4g}"
         )
     return lines

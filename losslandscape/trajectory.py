@@ -1,15 +1,16 @@
-"""The path of an optimizer through weight space: PCA of its checkpoints, and their projection on a plane.
+"""The path of an optimizer through weight space: PCA and projection of its checkpoints.
 
     runs = [find_checkpoints("trained_nets/NAME")]
-    path = open_path(runs, "resnet56", "weights")   # reads every file once: its hash, and that it fits
+    path = open_path(runs, "resnet56", "weights")   # reads every file once: does it fit?
     directions = pca(path)                          # a plane: two unit vectors
     projection = project(path, directions)          # coordinates of every checkpoint, its distance
 
-The origin is the last checkpoint of the first run: rows of the PCA are theta_e - theta_origin, and coordinates (x, y)
-stand for the network theta_origin + x * dx + y * dy, as in a surface whose --model_file is that checkpoint.
+The origin is the last checkpoint of the first run: rows of the PCA are theta_e - theta_origin,
+and coordinates (x, y) stand for the network theta_origin + x * dx + y * dy, as in a surface whose
+--model_file is that checkpoint.
 
-Checkpoints stay in their files and are read in parts, so memory does not grow with their number: 300 checkpoints of
-25 million parameters take less than 2 GB.
+Checkpoints stay in their files and are read in parts, so memory does not grow with their number:
+300 checkpoints of 25 million parameters take less than 2 GB.
 """
 
 import os
@@ -27,8 +28,9 @@ from losslandscape.files.layouts import Directions
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import architecture
 
-VALUES_HELD = 192 * 2**20  # float32 values of all checkpoints together that are held at a time (768 MB)
-VALUES_HELD_OF_ONE = 4 * 2**20  # ... and of one checkpoint, in float64
+# values that are held at a time: of all checkpoints together (768 MB in float32), and of one
+VALUES_HELD = 192 * 2**20
+VALUES_HELD_OF_ONE = 4 * 2**20
 GRAM_COLUMNS = 2**14  # columns of the rows that are multiplied at a time
 LINE = 1e-6  # second singular value over the first, below which the checkpoints lie on a line
 PARALLEL = 1e-12  # squared sine of the angle between two axes, below which they are parallel
@@ -49,21 +51,31 @@ class TrainingRun:
 def check_folders(folders):
     """Raises InputError unless there is a folder of a training run, and none twice."""
     if not folders or not all(folders):
-        raise InputError("expected --model_folder DIR, the folder of a training run (or of several), got none")
+        raise InputError(
+            "expected --model_folder DIR, the folder of a training run (or of several), "
+            "got none"
+        )
     if len({os.path.realpath(folder) for folder in folders}) < len(folders):
         raise InputError(
-            f"expected different folders as --model_folder, got {' '.join(folders)}; give each run once"
+            f"expected different folders as --model_folder, got {' '.join(folders)}; "
+            "give each run once"
         )
 
 
-def find_checkpoints(folder, prefix="model_", suffix=".t7", start_epoch=0, max_epoch=300, save_epoch=1):
+def find_checkpoints(
+    folder, prefix="model_", suffix=".t7", start_epoch=0, max_epoch=300, save_epoch=1
+):
     """TrainingRun of the checkpoints FOLDER/PREFIX + epoch + SUFFIX that exist.
 
-    Epochs start_epoch, start_epoch + save_epoch, ... up to max_epoch, and the last one that exists in that range
-    whether or not save_epoch leads to it: it is the trained network, and the origin. Raises InputError if none exists.
+    Epochs start_epoch, start_epoch + save_epoch, ... up to max_epoch, and the last one that
+    exists in that range whether or not save_epoch leads to it: it is the trained network, and the
+    origin. Raises InputError if none exists.
     """
     if start_epoch > max_epoch:
-        raise InputError(f"expected --start_epoch up to --max_epoch, got {start_epoch} and {max_epoch}")
+        raise InputError(
+            "expected --start_epoch up to --max_epoch, "
+            f"got {start_epoch} and {max_epoch}"
+        )
     names = names_in_run_folder(folder)
 
     # one file per epoch
@@ -82,7 +94,8 @@ def find_checkpoints(folder, prefix="model_", suffix=".t7", start_epoch=0, max_e
         name_of_epoch[epoch] = name
     if not name_of_epoch:
         raise InputError(
-            f"expected checkpoints {prefix}E{suffix} in {folder}, E from {start_epoch} to {max_epoch}, "
+            f"expected checkpoints {prefix}E{suffix} in {folder}, "
+            f"E from {start_epoch} to {max_epoch}, "
             f"found none (there is {first_names(names)}); "
             "check --prefix, --suffix, --start_epoch and --max_epoch"
         )
@@ -97,13 +110,19 @@ def find_checkpoints(folder, prefix="model_", suffix=".t7", start_epoch=0, max_e
 
 
 def names_in_run_folder(folder):
-    """The sorted names of the files in the folder of a run; InputError where there is no such folder."""
+    """The sorted names of the files of a run; raises InputError where there is no such folder."""
     if not os.path.isdir(folder):
-        raise InputError(f"expected the folder of a training run as --model_folder, found none at {folder!r}")
+        raise InputError(
+            "expected the folder of a training run as --model_folder, "
+            f"found none at {folder!r}"
+        )
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
-        raise InputError(f"can't read the folder {folder} ({error.strerror}); make it readable") from None
+        raise InputError(
+            f"can't read the folder {folder} ({error.strerror}); "
+            "make it readable"
+        ) from None
 
 
 def first_names(names, count=4):
@@ -116,7 +135,10 @@ def first_names(names, count=4):
 
 @dataclass(frozen=True)
 class OptimizerPath:
-    """Checkpoints of one or several runs as points of one space: n files, one run after the other, in epoch order."""
+    """Checkpoints of one or several runs as points of one space.
+
+    There are n of them, one run after the other, each in epoch order.
+    """
 
     files: tuple  # n paths
     epochs: np.ndarray  # (n,)
@@ -138,8 +160,8 @@ class OptimizerPath:
     def tensors(self):
         """{name: tensor without values} of what makes up a point, in the same order.
 
-        Counters (num_batches_tracked) do not: no evaluation uses them, and as numbers in the 100 000s they would be
-        all that a PCA of the states sees.
+        Counters (num_batches_tracked) do not: no evaluation uses them, and they are so large that
+        a PCA of the states would see nothing else.
         """
         state = self.net.state_dict()
         return {name: state[name] for name in self.names if state[name].is_floating_point()}
@@ -155,12 +177,19 @@ class OptimizerPath:
         return bytes(self.hashes[self.origin]).hex()
 
     def read(self, i):
-        """{name: tensor} of checkpoint i, tied ones under each name; values stay in the file until they are used."""
+        """{name: tensor} of checkpoint i, tied ones under each of their names.
+
+        The values stay in the file until they are used.
+        """
         saved = read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
         tensors = self.net.state_dict(keep_vars=True)
 
         # a file may hold a tied tensor once, under any of its names
-        saved_tensor = {id(tensor): saved[name] for name, tensor in tensors.items() if name in saved}
+        saved_tensor = {}
+        for name, tensor in tensors.items():
+            if name in saved:
+                saved_tensor[id(tensor)] = saved[name]
+
         state = {}
         for name, tensor in tensors.items():
             if name in saved:
@@ -184,10 +213,12 @@ class OptimizerPath:
 
 
 def open_path(runs, model, dir_type="weights", trust_pickle=False):
-    """OptimizerPath of the checkpoints of TrainingRuns; every file is read once, for its hash and to see that it fits.
+    """OptimizerPath of the checkpoints of TrainingRuns.
 
-    model: a name as --model, or an Architecture. Raises InputError, which names the file, for one that can't be read
-    or is of another network.
+    Every file is read once, for its hash and to see that it is of this network.
+
+    model: a name as --model, or an Architecture. Raises InputError, which names the file, for one
+    that can't be read or is of another network.
     """
     read = partial(read_checkpoint, trust_pickle=trust_pickle, mmap=True)
     files = tuple(file for run in runs for file in run.files)
@@ -224,24 +255,29 @@ def progress_bar(items, label):
 
 
 def pca(path, ignore=""):
-    """The plane in which the checkpoints vary most: Directions of two unit vectors in the tensors' shapes.
+    """The plane in which the checkpoints vary most: Directions of two unit vectors.
 
-    Centered PCA of the rows theta_e - theta_origin (Li et al. 2018, section 7), from the n x n Gram matrix of the
-    centered rows: with G u = s^2 u the axis is sum_e u_e (theta_e - theta_origin) / s. Nothing larger than two axes and
-    a part of the rows is ever in memory. With ignore='biasbn' tensors of fewer than 2 dimensions count as zero.
+    Centered PCA of the rows theta_e - theta_origin (Li et al. 2018, section 7), from the n x n
+    Gram matrix of the centered rows: with G u = s^2 u the axis is
+    sum_e u_e (theta_e - theta_origin) / s, in the tensors' shapes. Nothing larger than two axes and
+    a part of the rows is ever in memory. With ignore='biasbn' tensors of fewer than 2 dimensions
+    count as zero.
 
-    `extra` holds explained_variance_ratio_, explained_variance_ (s^2 / (n - 1)) and singular_values_ (s), (2,) each, as
-    scikit-learn's PCA defines them, and epoch (n,), run (n,), checkpoint_hash (n, 32): what the PCA is of.
+    `extra` holds explained_variance_ratio_, explained_variance_ (s^2 / (n - 1)) and
+    singular_values_ (s), (2,) each, as scikit-learn's PCA defines them, and epoch (n,), run (n,),
+    checkpoint_hash (n, 32): what the PCA is of.
 
-    Signs: seen from the origin, the checkpoint that is farthest along x has a negative coordinate, the one farthest
-    along y a positive one. So a path runs from left to right, and bends upwards.
+    Signs: seen from the origin, the checkpoint that is farthest along x has a negative
+    coordinate, the one farthest along y a positive one. So a path runs from left to right, and
+    bends upwards.
 
     Raises InputError unless there are three checkpoints that do not lie on a line.
     """
     n = len(path.files)
     if n < 3:
         raise InputError(
-            f"expected at least 3 checkpoints to span a plane, found {n} ({', '.join(path.files)}); "
+            "expected at least 3 checkpoints to span a plane, "
+            f"found {n} ({', '.join(path.files)}); "
             "check --start_epoch, --max_epoch and --save_epoch, or give a plane with --dir_file"
         )
     tensors = path.tensors
@@ -256,7 +292,8 @@ def pca(path, ignore=""):
     if singular[1] <= LINE * singular[0]:
         arrangement = "are all the same" if singular[0] == 0 else "lie on a line"
         raise InputError(
-            f"expected checkpoints that span a plane, but the {n} from {path.files[0]} on {arrangement}; "
+            "expected checkpoints that span a plane, "
+            f"but the {n} from {path.files[0]} on {arrangement}; "
             "give others, or a plane with --dir_file"
         )
 
@@ -274,14 +311,16 @@ def pca(path, ignore=""):
         "explained_variance_": variances[[-1, -2]],
         "singular_values_": singular,
     }
-    return Directions(unit_axis(path, sums, 0), unit_axis(path, sums, 1), extra=extra | path.made_of())
+    x, y = unit_axis(path, sums, 0), unit_axis(path, sums, 1)
+    return Directions(x, y, extra=extra | path.made_of())
 
 
 def gram(path, tensors):
     """(n, n) float64 inner products of the centered rows, over `tensors`.
 
-    Every pair of checkpoints meets, yet the files are read only once: in parts, the same part of all of them at a time.
-    Differences from the origin are taken in float64, held in float32, and multiplied in float64.
+    Every pair of checkpoints meets, yet the files are read only once: in parts, the same part of
+    all of them at a time. Differences from the origin are taken in float64, held in float32, and
+    multiplied in float64.
     """
     n = len(path.files)
     values_per_part = min(max(VALUES_HELD // n, 1), VALUES_HELD_OF_ONE)
@@ -303,7 +342,7 @@ def gram(path, tensors):
 
 
 def parts_of(tensors, size):
-    """Lists of (name, first row, last row), each of about `size` values, which together are all of the tensors."""
+    """Yield the tensors in parts of about `size` values: lists of (name, first row, last row)."""
     part, room = [], size
     for name, tensor in tensors.items():
         rows = len(tensor) if tensor.dim() else 1
@@ -322,7 +361,7 @@ def parts_of(tensors, size):
 
 
 def read_part(state, part):
-    """Flat float64 array of one of `parts_of` the tensors of a state; only these rows are read from the file."""
+    """A part of the tensors as a flat float64 array; only its rows are read from the file."""
     rows = []
     for name, first, last in part:
         tensor = state[name]
@@ -335,11 +374,17 @@ def read_part(state, part):
 def check_finite(values, file):
     """Raises InputError where numbers that follow from a checkpoint's weights are not finite."""
     if not np.isfinite(values).all():
-        raise InputError(f"expected finite weights in {file}, found NaN or inf; leave it out with --max_epoch")
+        raise InputError(
+            f"expected finite weights in {file}, found NaN or inf; "
+            "leave it out with --max_epoch"
+        )
 
 
 def combine(path, tensors, coefficients):
-    """{name: (2, *shape) float64}: sum over the checkpoints of coefficient (n, 2) times (theta_e - theta_origin)."""
+    """Sum over the checkpoints of coefficients (n, 2) times theta_e - theta_origin.
+
+    Returns {name: (2, *shape) float64}.
+    """
     origin = path.read(path.origin)
     sums = {name: np.zeros((2, *tensor.shape)) for name, tensor in tensors.items()}
     for i in progress_bar(range(len(path.files)), "axes"):
@@ -356,7 +401,10 @@ def displacements(state, origin, names):
 
 
 def unit_axis(path, sums, k):
-    """Axis number k of `combine` as a list of float32 arrays, of norm 1; zeros for tensors that the PCA left out."""
+    """Axis number k of `combine` as a list of float32 arrays, of norm 1 all together.
+
+    Tensors that the PCA left out are zero.
+    """
     shapes = path.net.state_dict()
     axis = []
     for name in path.names:
@@ -372,13 +420,14 @@ def unit_axis(path, sums, k):
 
 
 def project(path, directions):
-    """Coordinates of every checkpoint in the plane through the origin, and what the plane leaves out.
+    """Coordinates of every checkpoint in the plane through the origin, and its distance from it.
 
     (x, y) is the point of the plane nearest to the checkpoint: the least-squares solution of
-    theta_e - theta_origin = x * dx + y * dy, whatever the lengths of the axes and the angle between them.
-    Returns arrays (n,): proj_xcoord, proj_ycoord; distance, the norm of what is left; distance_to_origin, the norm of
-    theta_e - theta_origin; relative_distance, the one over the other, 0 (in the plane) to 1 (0 at the origin). Norms
-    are taken over all tensors, those that a PCA ignored included. Raises InputError if the axes are parallel.
+    theta_e - theta_origin = x * dx + y * dy, whatever the lengths of the axes and the angle
+    between them. Returns arrays (n,): proj_xcoord, proj_ycoord; distance, the norm of what is
+    left; distance_to_origin, the norm of theta_e - theta_origin; relative_distance, the one over
+    the other, 0 (in the plane) to 1 (0 at the origin). Norms are taken over all tensors, those
+    that a PCA ignored included. Raises InputError if the axes are parallel.
     """
     tensors = path.tensors
     axes = {
@@ -409,7 +458,7 @@ def project(path, directions):
 
 
 def products_of(axes):
-    """(2, 2) float64 inner products of the two axes, {name: (dx, dy)}; InputError if they are parallel."""
+    """(2, 2) inner products of the axes, {name: (dx, dy)}; InputError if they are parallel."""
     products = np.zeros((2, 2))
     for pair in axes.values():
         both = np.stack(pair).reshape(2, -1).astype(np.float64)  # (2, values of the tensor)
@@ -418,7 +467,10 @@ def products_of(axes):
     xx, yy = np.diag(products)
     xy = products[0, 1]
     if not (np.isfinite(products).all() and xx * yy - xy**2 > PARALLEL * xx * yy):
-        raise InputError("expected two axes that are not parallel in the direction file; give another --dir_file")
+        raise InputError(
+            "expected two axes that are not parallel in the direction file; "
+            "give another --dir_file"
+        )
     return products
 
 
@@ -445,17 +497,23 @@ def distance_to(state, origin, axes, x, y):
 
 
 def check_directions(file, directions, path):
-    """Raises InputError unless the directions are two axes with the shapes of the path's tensors."""
+    """Raises InputError unless these are two axes with the shapes of the path's tensors."""
     check_shapes(file, directions, path.net, path.dir_type, need_y=False)
     if directions.y is None:
-        raise InputError(f"expected x and y directions in {file}, found x only; give another --dir_file")
+        raise InputError(
+            f"expected x and y directions in {file}, found x only; "
+            "give another --dir_file"
+        )
 
 
 # ---------------------------------------------------------------- a grid that contains a path
 
 
 def limits_around(low, high, points=51):
-    """'min:max:count' that contains [low, high]: multiples of a round step, 0 among them; at most `points` of them."""
+    """'min:max:count' of a grid that contains [low, high].
+
+    Its points are multiples of a round step, 0 among them; there are at most `points`.
+    """
     finest = (high - low) / (points - 3)
     unit = 10.0 ** np.floor(np.log10(finest))
     round_steps = [unit * multiple for multiple in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)]

@@ -17,8 +17,9 @@ from losslandscape.pictures.marks import hatch_panel, mark_points
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d
 from losslandscape.pictures.paths import draw_paths, path_box, widened
 from losslandscape.pictures.scales import choose_scale
-from losslandscape.pictures.style import need, number, style
+from losslandscape.pictures.style import need, style
 from losslandscape.pictures.surfaces import draw_contours
+from losslandscape.pictures.words import number
 
 MAX_FRAMES = 150
 FILM_SECONDS = 8.0
@@ -30,14 +31,14 @@ COLOURS_OF_GIF = 256
 
 @style()
 def animate(
-    proj_files, dir_file, surf_file="", surf_name="train_loss", vmin=None, vmax=None, vlevel=None, *,
-    log=False, labels=(),
+    proj_files, dir_file, surf_file="", surf_name="train_loss", vmin=None, vmax=None, vlevel=None,
+    *, log=False, labels=(),
 ):  # fmt: skip
     """Write a GIF of the paths, epoch by epoch, over the contours of `surf_file` if one is given.
 
-    PROJ_FILE_SURFNAME_2dcontour_proj.gif, or PROJ_FILE.gif; returns its path in a list. Above the picture: the epoch
-    and, for a single run, the losses and the distance from the plane. At most MAX_FRAMES frames, about FILM_SECONDS,
-    then a pause.
+    PROJ_FILE_SURFNAME_2dcontour_proj.gif, or PROJ_FILE.gif; returns its path in a list. Above the
+    picture: the epoch and, for a single run, the losses and the distance from the plane. At most
+    MAX_FRAMES frames, about FILM_SECONDS, then a pause.
     """
     tables = [read_projection(file)[0] for file in proj_files]
     names = list(labels) or ["optimizer path"]
@@ -60,7 +61,10 @@ def animate(
 
 
 def empty_backdrop(proj_files, dir_file, names):
-    """(figure, axes, [lines of each run]) of the paths alone. The lines and the title belong to the frames."""
+    """(figure, axes, [lines of each run]) of the paths alone.
+
+    Nothing of the lines and the title is seen yet: they belong to the frames.
+    """
     figure, ax = new_frame(widened(path_box(proj_files)), show=False)
     figure.set_dpi(DOTS_PER_INCH)
     label_axes(ax, axis_labels(dir_file))
@@ -74,12 +78,10 @@ def empty_backdrop(proj_files, dir_file, names):
 
 def backdrop_with_contours(proj_files, dir_file, names, panel, scale):
     """The same over the contours of a surface; the axes grow where a path leaves it."""
-    limits = inner = panel_box(panel)
+    limits = panel_box(panel)
     path = path_box(proj_files)
-    if not is_inside(path, inner):
-        limits = widened(
-            (min(inner[0], path[0]), max(inner[1], path[1]), min(inner[2], path[2]), max(inner[3], path[3]))
-        )
+    if not is_inside(path, limits):
+        limits = widened(joined_box(path, limits))
     figure, ax = new_frame(limits, show=False)
     figure.set_dpi(DOTS_PER_INCH)
     label_axes(ax, axis_labels(dir_file))
@@ -98,6 +100,14 @@ def is_inside(inner, outer):
     """Whether a box (left, right, bottom, top) lies within another one."""
     left, right, bottom, top = inner
     return outer[0] <= left and right <= outer[1] and outer[2] <= bottom and top <= outer[3]
+
+
+def joined_box(one, other):
+    """The smallest box that contains both."""
+    left, right, bottom, top = one
+    return (
+        min(left, other[0]), max(right, other[1]), min(bottom, other[2]), max(top, other[3])
+    )  # fmt: skip
 
 
 def longest_title(proj_files):
@@ -119,7 +129,8 @@ def add_heads(ax, lines):
     """Give each run a dot for where it is, and leave its lines and the title to the frames."""
     for i, lines_of_run in enumerate(lines):
         look = {"color": colour_of_run(i), "markeredgecolor": "black", "markeredgewidth": 0.5}
-        lines_of_run += ax.plot([], [], "o", markersize=5, label="_head", zorder=7, clip_on=False, **look)
+        place = {"label": "_head", "zorder": 7, "clip_on": False}
+        lines_of_run += ax.plot([], [], "o", markersize=5, **look, **place)
         for line in lines_of_run:
             line.set_animated(True)
     ax.title.set_animated(True)
@@ -147,9 +158,8 @@ def draw_frames(figure, ax, lines, tables, epochs):
     canvas = figure.canvas
     canvas.draw()  # all but the animated artists
     background = canvas.copy_from_bbox(figure.bbox)
-    from_back_to_front = sorted(
-        (line for lines_of_run in lines for line in lines_of_run), key=lambda line: line.get_zorder()
-    )
+    all_lines = [line for lines_of_run in lines for line in lines_of_run]
+    from_back_to_front = sorted(all_lines, key=lambda line: line.get_zorder())
 
     frames = []
     for epoch in epochs:
@@ -165,7 +175,7 @@ def draw_frames(figure, ax, lines, tables, epochs):
 
 
 def cut_lines(lines, table, epoch):
-    """Let the lines of a run show its path up to an epoch: with a dot at its head, or the star where it ends."""
+    """Let the lines of a run show its path up to an epoch: a dot at its head, a star at its end."""
     x, y = table["proj_xcoord"], table["proj_ycoord"]
     done = int((epochs_of(table) <= epoch).sum())
     nothing = slice(0, 0)
@@ -182,7 +192,7 @@ def cut_lines(lines, table, epoch):
 
 
 def frame_title(tables, epoch):
-    """'epoch 4, 87 % out of the plane' and the losses below, as far as they are known and there is one run."""
+    """'epoch 4, 87 % out of the plane' and, below, the losses; of several runs the epoch alone."""
     text = f"epoch {epoch}"
     if len(tables) > 1:
         return text
@@ -204,15 +214,16 @@ def loss_in_words(loss):
 
 
 def as_gif(frames):
-    """The bytes of a GIF that repeats for ever; one palette for all frames, or the background would flicker."""
-    image_class = need("PIL.Image")
-    height = len(frames[0])
-    width = frames[0].shape[1]
-    strip = image_class.fromarray(np.concatenate(frames)).quantize(COLOURS_OF_GIF)
+    """The bytes of a GIF that repeats for ever.
+
+    All frames have one palette, or the background would flicker.
+    """
+    height, width = frames[0].shape[:2]
+    strip = need("PIL.Image").fromarray(np.concatenate(frames)).quantize(COLOURS_OF_GIF)
     images = [strip.crop((0, i * height, width, (i + 1) * height)) for i in range(len(frames))]
 
-    each = int(np.clip(1000 * FILM_SECONDS / len(images), *(1000 * seconds for seconds in FRAME_SECONDS)))
-    durations = [each] * (len(images) - 1) + [int(1000 * PAUSE_SECONDS)]  # milliseconds
+    seconds = np.clip(FILM_SECONDS / len(images), *FRAME_SECONDS)
+    durations = [int(1000 * seconds)] * (len(images) - 1) + [int(1000 * PAUSE_SECONDS)]
     gif = io.BytesIO()
     images[0].save(gif, "GIF", save_all=True, append_images=images[1:], loop=0, duration=durations)
     return gif.getvalue()

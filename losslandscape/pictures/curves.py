@@ -5,8 +5,8 @@
     plot_1d_loss_err_repeat("model_300.t7_...")     median and quartile band of repeated directions
 
 Solid lines are of the training set, dashed ones of the test set. A curve has a gap where there is
-no finite value, and the gap is hatched. The summary of repeats (repeats.py) is drawn as its medians,
-with a band from quartile to quartile.
+no finite value, and the gap is hatched. The summary of repeats (repeats.py) is drawn as its
+medians, with a band from quartile to quartile.
 """
 
 import os
@@ -25,18 +25,20 @@ from losslandscape.pictures.style import (
     bad_handles,
     bad_points,
     hatch_bad,
+    new_figure,
+    note,
+    share_done,
+    style,
+    write_figures,
+)
+from losslandscape.pictures.words import (
     heading,
     in_percent,
     is_loss,
     labels_for,
-    new_figure,
-    note,
     of_repeats,
     percent,
     plain_name,
-    share_done,
-    style,
-    write_figures,
 )
 
 LOSS_MAX = 5.0  # the usual top of a loss axis
@@ -84,14 +86,17 @@ class Curves:
 
 
 def read_curves(path):
-    """Curves of a 1-D surface file; InputError for a 2-D file and for one with nothing computed yet."""
+    """Curves of a 1-D surface file; InputError for a 2-D file and for an empty one."""
     return curves_of(read_surface(path), path)
 
 
 def curves_of(surface, path="the surface"):
     """Curves of a 1-D surface. Raises InputError, which names `path`, for what can't be drawn."""
     if surface.grid.y is not None:
-        raise InputError(f"expected a 1-D surface, {path} has {surface.grid} points; use plot_2D.py")
+        raise InputError(
+            f"expected a 1-D surface, {path} has {surface.grid} points; "
+            "use plot_2D.py"
+        )
     x = surface.grid.x
     if not (np.isfinite(x).all() and (np.diff(x) > 0).all()):
         raise InputError(f"expected increasing x coordinates in {path}; the file is damaged")
@@ -129,7 +134,7 @@ def eig_ratio(smallest, largest, absolute):
 
 
 def quantiles(arrays):
-    """(3, nx): low, median and high over the repeats with a finite value at a point, NaN where none has one.
+    """(3, nx): low, median and high over the repeats with a finite value at a point, else NaN.
 
     arrays: masked arrays (nx,), one per repeat.
     """
@@ -159,7 +164,10 @@ def x_limits(curves, xmin, xmax):
     if xmin is not None and xmax is not None and not xmin < xmax:
         raise InputError(f"expected --xmin below --xmax, got {xmin} and {xmax}")
     if left > last or right < first:
-        note(f"no point lies from {left:g} to {right:g}; the whole line is drawn, {first:g} to {last:g}")
+        note(
+            f"no point lies from {left:g} to {right:g}; "
+            f"the whole line is drawn, {first:g} to {last:g}"
+        )
         left, right = first, last
     if left >= right:  # a line of a single point
         return left - 0.5, right + 0.5
@@ -174,7 +182,7 @@ def set_x_axis(ax, limits):
 
 
 def limit_loss(ax, arrays, loss_max, log):
-    """Scale a loss axis to masked arrays: 0 to `loss_max`, by default to 5, or less if the curves stay below.
+    """Scale a loss axis to masked arrays: 0 to `loss_max`, by default 5, or just above the curves.
 
     A log axis shows all of the curves that is above 0, up to `loss_max`.
     """
@@ -188,7 +196,10 @@ def limit_loss(ax, arrays, loss_max, log):
         finite = finite[finite > 0]
     low, high = finite.min(), finite.max()
     if loss_max is not None and loss_max <= low:
-        note(f"no loss is below --loss_max {loss_max:g}; the axis goes up to the highest, {high:.4g}")
+        note(
+            f"no loss is below --loss_max {loss_max:g}; "
+            f"the axis goes up to the highest, {high:.4g}"
+        )
         loss_max = None
 
     if log:
@@ -234,13 +245,14 @@ def draw_quartile_band(ax, x, low, high, colour):
     """Shade the quartiles of repeats; returns the legend entry of all such bands, which is grey."""
     from matplotlib.patches import Patch
 
-    ax.fill_between(x, gaps_as_nan(low), gaps_as_nan(high), color=colour, alpha=0.25, linewidth=0, label="_band")
+    look = {"color": colour, "alpha": 0.25, "linewidth": 0, "label": "_band"}
+    ax.fill_between(x, gaps_as_nan(low), gaps_as_nan(high), **look)
     first, last = QUANTILES
     return Patch(label=f"{100 * first:.0f} % to {100 * last:.0f} % of the repeats", facecolor="0.8")
 
 
 def hatch_gaps(ax, x, arrays):
-    """Hatch where any of the masked arrays has no finite value, half way to the neighbours; returns the kinds."""
+    """Hatch where any of the masked arrays has no finite value; returns the kinds."""
     bad = {}
     for array in arrays:
         for kind, mask in bad_points(array).items():
@@ -317,9 +329,9 @@ def loss_acc_figure(curves, limits, loss_max, log, title, show):
     if accuracies:
         subject = "loss and accuracy"
         right = left.twinx()
-        accuracy_lines, accuracy_bands = draw_both_splits(right, curves, "acc", "accuracy", ACCURACY_COLOUR)
-        handles += accuracy_lines
-        bands += accuracy_bands
+        entries = draw_both_splits(right, curves, "acc", "accuracy", ACCURACY_COLOUR)
+        handles += entries[0]
+        bands += entries[1]
         right.set_ylim(0, 100)
         right.set_ylabel("accuracy (%)", color=ACCURACY_COLOUR)
 
@@ -331,7 +343,7 @@ def loss_acc_figure(curves, limits, loss_max, log, title, show):
 
 
 def draw_both_splits(ax, curves, kind, word, colour):
-    """Draw the curves of a kind, train and test, and their bands; returns (lines, legend entries of the bands)."""
+    """Draw train and test curves of a kind, with bands; returns legend entries (curves, bands)."""
     lines, bands = [], []
     for split, values in curves.of_kind(kind):
         look = {"color": colour, "linestyle": SPLITS[split], "label": f"{split} {word}"}
@@ -372,7 +384,7 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
 
 
 def eig_ratio_figure(curves, absolute, limits, title, show):
-    """Smallest over largest eigenvalue of the Hessian along the line (Li et al. 2018, section 6, for planes)."""
+    """Smallest over largest eigenvalue of the Hessian (Li et al. 2018, section 6, for planes)."""
     figure = new_figure(COLUMN, HEIGHT, show)
     ax = figure.add_subplot()
     ratio = eig_ratio(curves.values["min_eig"], curves.values["max_eig"], absolute)
@@ -401,9 +413,9 @@ def plot_1d_loss_err(
 ):
     """Write the figures of one 1-D surface beside it; returns their paths.
 
-    xmin, xmax: the x axis, None for the range of the data. loss_max: top of the loss axis; None means 5, or just
-    above the curves if they stay below, and everything on a log axis. fmt: pdf, png or svg. Raises InputError where
-    there is nothing to draw.
+    xmin, xmax: the x axis, None for the range of the data. loss_max: top of the loss axis; None
+    means 5, or just above the curves if they stay below, and everything on a log axis. fmt: pdf,
+    png or svg. Raises InputError where there is nothing to draw.
     """
     curves = read_curves(surf_file)
     limits = x_limits([curves], xmin, xmax)
@@ -428,13 +440,14 @@ def plot_1d_loss_err(
         add("eig_abs_ratio", eig_ratio_figure(curves, True, limits, title, show))
     if not figures:
         raise InputError(
-            f"expected a loss, an accuracy or eigenvalues in {surf_file}, found {sorted(curves.values)}"
+            f"expected a loss, an accuracy or eigenvalues in {surf_file}, "
+            f"found {sorted(curves.values)}"
         )
     return write_figures(figures, show)
 
 
 def loss_and_error_names(curves):
-    """The loss and the error that get figures of their own: of the training set, where the file has it."""
+    """The loss and the error that get figures of their own: if possible of the training set."""
     names = []
     for split in SPLITS:
         for kind in ("loss", "err"):
@@ -459,16 +472,20 @@ def plot_1d_compare(
     surf_files, labels=(), xmin=None, xmax=None, loss_max=None, log=False, show=False, fmt="pdf",
     output="", title=None,
 ):  # fmt: skip
-    """Write loss (above) and error (below) of several surfaces in one figure; returns its path in a list.
+    """Write loss (above) and error (below) of several surfaces into one figure; returns [its path].
 
-    As the small-batch against large-batch figures of Li et al. 2018, section 3. Written to `output`, or to
-    FIRST_FILE + '_1d_loss_err_compare.pdf'. labels: one per file, or none for what tells their names apart.
+    As the small-batch against large-batch figures of Li et al. 2018, section 3. Written to
+    `output`, or to FIRST_FILE + '_1d_loss_err_compare.pdf'. labels: one per file, or none for
+    what tells their names apart.
     """
     labels = labels_for(surf_files, labels)
     all_curves = [read_curves(path) for path in surf_files]
     for curves in all_curves:
         if not curves.of_kind("loss"):
-            raise InputError(f"expected a loss in {curves.path}, found {sorted(curves.values)}; leave it out")
+            raise InputError(
+                f"expected a loss in {curves.path}, found {sorted(curves.values)}; "
+                "leave it out"
+            )
     check_loss_max(loss_max)
     limits = x_limits(all_curves, xmin, xmax)
 
@@ -493,7 +510,8 @@ def comparison_figure(all_curves, labels, limits, loss_max, log, title, show):
         look = look_of_surface(i, len(all_curves), len(curves.x))
         for kind, ax in axes.items():
             for split, values in curves.of_kind(kind):
-                draw_curve(ax, curves.x, values, linestyle=SPLITS[split], label=f"{label}, {split}", **look)
+                line = {"linestyle": SPLITS[split], "label": f"{label}, {split}"}
+                draw_curve(ax, curves.x, values, **line, **look)
                 splits.add(split)
             kinds.update(hatch_gaps(ax, curves.x, [values for _, values in curves.of_kind(kind)]))
         handles.append(legend_line(label, linestyle="-", **look))
@@ -512,12 +530,13 @@ def comparison_figure(all_curves, labels, limits, loss_max, log, title, show):
     for split in SPLITS:
         if split in splits:
             handles.append(legend_line(split, linestyle=SPLITS[split], color="0.4"))
-    set_title_and_legend(figure, axes["loss"], handles, kinds, title_of_curves(title, "", "", losses))
+    title = title_of_curves(title, "", "", losses)
+    set_title_and_legend(figure, axes["loss"], handles, kinds, title)
     return figure
 
 
 def look_of_surface(i, surfaces, points):
-    """Colour and markers of surface number `i`; about 8 markers a curve, shifted from one to the next."""
+    """Colour and markers of surface number `i`; about 8 markers a curve, at different places."""
     step = max(1, points // 8)
     return {
         "color": COLOURS[i % len(COLOURS)],
@@ -533,11 +552,15 @@ def look_of_surface(i, surfaces, points):
 def repeat_files(prefix, idx_min, idx_max):
     """{idx: surface file} of the repeats with idx_min <= idx <= idx_max that exist.
 
-    `prefix` is one of the surface files, or the common beginning of their names (everything before `_idx=`).
+    `prefix` is one of the surface files, or the common beginning of their names (everything
+    before `_idx=`).
     """
     folder = os.path.dirname(prefix) or "."
     if not os.path.isdir(folder):
-        raise InputError(f"expected the repeats in the folder {folder}, it does not exist; check --prefix")
+        raise InputError(
+            f"expected the repeats in the folder {folder}, it does not exist; "
+            "check --prefix"
+        )
 
     existing = {}
     first = prefix if os.path.isfile(prefix) else first_with_prefix(prefix)
@@ -581,8 +604,8 @@ def plot_1d_loss_err_repeat(
 ):  # fmt: skip
     """Write median and quartile band of loss (left) and error (right) over repeated directions.
 
-    Written to `output`, or to PREFIX + '_1d_loss_err_repeat.pdf'; returns the path in a list. Points where a repeat
-    has no finite value are hatched.
+    Written to `output`, or to PREFIX + '_1d_loss_err_repeat.pdf'; returns the path in a list.
+    Points where a repeat has no finite value are hatched.
     """
     files = repeat_files(prefix, idx_min, idx_max)
     all_curves = [read_curves(path) for path in files.values()]
@@ -590,7 +613,8 @@ def plot_1d_loss_err_repeat(
     for curves in all_curves:
         if len(curves.x) != len(first.x) or not np.allclose(curves.x, first.x):
             raise InputError(
-                f"expected the points of {first.path} in {curves.path} too; choose repeats of one grid "
+                f"expected the points of {first.path} in {curves.path} too; "
+                "choose repeats of one grid "
                 "with --idx_min and --idx_max"
             )
         if not curves.of_kind("loss"):

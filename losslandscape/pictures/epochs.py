@@ -1,4 +1,4 @@
-"""What a plane hides of an optimizer's path, against the epoch: distances, and losses where they are known."""
+"""What a plane hides of an optimizer's path, against the epoch: distances, and losses if known."""
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from losslandscape.pictures.style import COLUMN, new_figure, style, write_figure
 LOOKS = {  # of what is drawn
     "true_loss": {"linestyle": "-", "marker": "o", "label": "checkpoint"},
     "plane_loss": {
-        "linestyle": "--", "marker": "o", "markerfacecolor": "white", "label": "its shadow in the plane",
+        "linestyle": "--", "marker": "o", "markerfacecolor": "white",
+        "label": "its shadow in the plane",
     },
     "distance": {"linestyle": "-", "marker": "o", "label": "to the plane"},
     "distance_to_origin": {"linestyle": ":", "marker": "", "label": "to the origin"},
@@ -28,10 +29,10 @@ LEGEND_HEIGHT = 0.15  # of the names of several runs
 
 @style()
 def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
-    """Write what the plane hides against the epoch: distances, and above them losses where they are known.
+    """Write what the plane hides against the epoch: distances, and above them losses if known.
 
-    To PROJ_FILE_loss.pdf, or PROJ_FILE_distance.pdf without losses; several runs go into the figure of the first.
-    Returns its path in a list.
+    To PROJ_FILE_loss.pdf, or PROJ_FILE_distance.pdf without losses; several runs go into the
+    figure of the first. Returns its path in a list.
     """
     tables = [read_projection(file)[0] for file in proj_files]
     with_losses = any(evaluated_points(table).any() for table in tables)
@@ -69,21 +70,22 @@ def draw_panel(ax, tables, names, marker_size):
         for name in names:
             epochs, values = points_of(table, name)
             if values is not None:
-                drawn.append(draw_against_epoch(ax, epochs, values, name, colour_of_run(i), marker_size))
+                colour = colour_of_run(i)
+                drawn.append(draw_against_epoch(ax, epochs, values, name, colour, marker_size))
 
     # the gap between checkpoint and plane
     if names == LOSSES and len(tables) == 1:
         epochs, true = points_of(tables[0], "true_loss")
         _, in_plane = points_of(tables[0], "plane_loss")
-        ax.fill_between(
-            epochs, only_finite(true), only_finite(in_plane), color=colour_of_run(0), alpha=0.15, linewidth=0
-        )
+        look = {"color": colour_of_run(0), "alpha": 0.15, "linewidth": 0}
+        ax.fill_between(epochs, only_finite(true), only_finite(in_plane), **look)
 
     finite = np.concatenate(drawn) if drawn else np.empty(0)
-    if names == LOSSES and len(finite) and finite.min() > 0 and finite.max() > LOG_RANGE * finite.min():
+    low, high = finite.min(initial=np.inf), finite.max(initial=0)
+    if names == LOSSES and low > 0 and high > LOG_RANGE * low:
         ax.set_yscale("log")
     else:
-        ax.set_ylim(bottom=min(0, finite.min(initial=0)))
+        ax.set_ylim(bottom=min(0, low))
     ax.set_ylabel("train loss" if names == LOSSES else "distance")
     ax.grid(True)
     add_legend(ax, tables, names, marker_size)
@@ -118,7 +120,7 @@ def evaluated_points(table):
 
 
 def points_of(table, name):
-    """(epochs, values) of what a table holds under that name, (epochs, None) where it holds nothing.
+    """(epochs, values) of what a table holds under that name; values is None if it holds nothing.
 
     A checkpoint that was not evaluated has no loss, which is not a loss of NaN.
     """
@@ -142,7 +144,8 @@ def only_finite(values):
 
 def draw_against_epoch(ax, epochs, values, name, colour, marker_size):
     """One line; a value that can't be drawn gets a cross at the top. Returns the finite values."""
-    ax.plot(epochs, only_finite(values), color=colour, linewidth=1, markersize=marker_size, **LOOKS[name])
+    look = {"color": colour, "linewidth": 1, "markersize": marker_size, **LOOKS[name]}
+    ax.plot(epochs, only_finite(values), **look)
 
     bad = ~np.isfinite(values)
     top = np.full(bad.sum(), 0.95)  # in parts of the height of the axes
