@@ -7,7 +7,8 @@ import pytest
 
 from losslandscape import flatness
 from losslandscape.errors import InputError
-from losslandscape.files.layouts import Grid, Surface, write_surface
+from losslandscape.files.grid import Grid, Surface
+from losslandscape.files.layouts import write_surface
 from tests.conftest import GOLDEN, run
 
 CURVE = "model_6.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,7].h5"

@@ -10,7 +10,8 @@ from PIL import Image
 
 import h52vtp
 from losslandscape.errors import InputError
-from losslandscape.files.layouts import Surface, write_surface
+from losslandscape.files.grid import Surface
+from losslandscape.files.layouts import write_surface
 from losslandscape.pictures.lit import FRAMES, gif_bytes, require_rendering
 from tests.conftest import GOLDEN, refused, run
 from tests.made_surfaces import bowl, surface_of

@@ -9,7 +9,8 @@ import pytest
 import plot_1D
 from losslandscape import repeats
 from losslandscape.errors import InputError
-from losslandscape.files.layouts import Grid, Surface, read_surface, write_surface
+from losslandscape.files.grid import Grid, Surface
+from losslandscape.files.layouts import read_surface, write_surface
 from losslandscape.pictures import style as figures
 from tests.conftest import GOLDEN, refused, run
 

@@ -12,15 +12,18 @@ import plot_surface
 from losslandscape import describe, repeats
 from losslandscape.errors import InputError
 from losslandscape.files import layouts as h5_util
+from losslandscape.files.grid import Grid, Surface
+from losslandscape.files.names import repeats_of
+from losslandscape.hessian import EIGENVALUE_NAMES, EigenvalueEvaluator
 from tests.conftest import GOLDEN, refused, run
 
-GRID = h5_util.Grid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 3))
+GRID = Grid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 3))
 X, Y = np.meshgrid(GRID.x, GRID.y)
 
 
 def surface(values, grid=GRID, computed=True):
     values = np.broadcast_to(np.asarray(values, float), grid.shape)
-    return h5_util.Surface(grid, {"train_loss": values.copy()}, {"train_loss": np.full(grid.shape, computed)})
+    return Surface(grid, {"train_loss": values.copy()}, {"train_loss": np.full(grid.shape, computed)})
 
 
 def test_equal_planes_have_no_spread_and_their_median_is_each():
@@ -53,7 +56,7 @@ def test_points_that_some_repeat_lacks_are_not_computed_and_nan_stays_nan():
 
 
 def test_different_grids_and_a_single_file_are_refused(tmp_path):
-    other = h5_util.Grid(np.linspace(-2, 2, 5), GRID.y)
+    other = Grid(np.linspace(-2, 2, 5), GRID.y)
     with pytest.raises(InputError, match="on one grid"):
         repeats.summarize([surface(X), surface(X, other)])
     h5_util.write_surface(str(tmp_path / "s.h5"), surface(X))
@@ -75,7 +78,7 @@ FLAGS = ["--model", "resnet20", "--dataset", "data.npz", "--model_file", "model_
 
 def test_repeats_are_the_surfaces_of_idx_and_are_summarized_and_drawn(folder, capsys):
     plot_surface.main([*FLAGS, "--x=-1:1:3", "--repeats", "3", "--plot"])
-    files = h5_util.repeats(next(f.name for f in folder.glob("*3]_dataset=data.h5") if "idx" not in f.name))
+    files = repeats_of(next(f.name for f in folder.glob("*3]_dataset=data.h5") if "idx" not in f.name))
     assert list(files) == [0, 1, 2]
     plot_surface.main([*FLAGS, "--x=-1:1:3", "--idx", "2", "--surf_file", "two.h5"])
     two = h5_util.read_surface("two.h5").values["train_loss"]
@@ -99,9 +102,9 @@ def test_planes_are_drawn_as_median_and_interquartile_range(folder):
 @pytest.mark.parametrize("y", [(), ("--y=-1:1:2", "--ynorm", "filter", "--yignore", "biasbn")])
 def test_repeats_of_eigenvalues_are_drawn_too(folder, monkeypatch, y):
     def fake(self, names, idle):
-        return dict(zip(plot_hessian_eigen.NAMES, (3.0 + torch.initial_seed() % 123, -1.0, 0.0, 0.0, 1.0), strict=True))
+        return dict(zip(EIGENVALUE_NAMES, (3.0 + torch.initial_seed() % 123, -1.0, 0.0, 0.0, 1.0), strict=True))
 
-    monkeypatch.setattr(plot_hessian_eigen.Eigenvalues, "__call__", fake)
+    monkeypatch.setattr(EigenvalueEvaluator, "__call__", fake)
     plot_hessian_eigen.main([*FLAGS, "--x=-1:1:2", *y, "--repeats", "2", "--plot"])
     assert list(folder.glob("*_repeats=2.h5_*.pdf"))
 

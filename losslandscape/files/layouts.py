@@ -296,10 +296,3 @@ def _read_array(f, name, shape=None, kinds="fiub"):
                          f"got {node.size}; the file is damaged")
     array = np.asarray(node[()])
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-# until all callers have the new homes
-import tempfile  # noqa: E402, F401
-
-from losslandscape.files.grid import ERRORS, limits  # noqa: E402, F401
-from losslandscape.files.names import option_suffix, repeats  # noqa: E402, F401

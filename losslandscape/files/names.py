@@ -280,6 +280,3 @@ def lock_path(target):
 def journal_path(target):
     """Path of the journal of a surface file."""
     return hidden_file_beside(target, "journal")
-
-
-beside, repeats = hidden_file_beside, repeats_of  # until all callers have the new names

@@ -1,6 +1,7 @@
-"""Surfaces as one interactive page: this module fills page.html with the surfaces, Plotly and page.js.
+"""Surfaces as one interactive page: page.html, filled with the surfaces, Plotly and page.js.
 
-The page is one file that asks for nothing: names from files stand in it as text, never as markup or code.
+The page is one file that asks for nothing: names from files stand in it as text, never as markup or
+code.
 """
 
 import base64
@@ -16,7 +17,8 @@ import numpy as np
 from losslandscape.errors import InputError
 from losslandscape.files.grid import ERRORS, Surface
 
-MAX_VALUES = 4_000_000  # float32 values in one page: about 21 MB as base64; a browser struggles beyond
+# float32 values in one page: about 21 MB as base64; a browser struggles beyond
+MAX_VALUES = 4_000_000
 MAX_WORDS = 4  # quantities that a headline names
 
 # how a page begins; with the one of version 1, whose pages have no generator
@@ -25,9 +27,10 @@ PAGE_BEGINNINGS = (
     b'<meta name="generator" content="losslandscape',
     b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     b'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    b"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline' "
-    b"'unsafe-eval';\n style-src 'unsafe-inline'; img-src data: blob:; worker-src blob:; form-action 'none'; "
-    b"base-uri 'none'\">\n<title>",
+    b'<meta http-equiv="Content-Security-Policy" '
+    b"content=\"default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';\n "
+    b"style-src 'unsafe-inline'; img-src data: blob:; worker-src blob:; "
+    b"form-action 'none'; base-uri 'none'\">\n<title>",
 )
 
 QUANTITY_WORDS = {  # train_loss and test_loss are the quantity loss
@@ -37,15 +40,19 @@ QUANTITY_WORDS = {  # train_loss and test_loss are the quantity loss
     "max_eig": "largest eigenvalue",
     "min_eig": "smallest eigenvalue",
 }
-STATISTIC_WORDS = {"low": "lower quartile", "high": "upper quartile", "iqr": "interquartile range"}  # of repeats
+STATISTIC_WORDS = {  # of repeats
+    "low": "lower quartile",
+    "high": "upper quartile",
+    "iqr": "interquartile range",
+}
 
 
 @dataclass(frozen=True)
 class PagePanel:
     """One 2-D surface of a page, checked.
 
-    label: its heading, chosen by the page if empty; path: its file; projection: {proj_xcoord: (n,), proj_ycoord: (n,)}
-    of an optimizer's path, with the `epochs` of the n checkpoints if known.
+    label: its heading, chosen by the page if empty; path: its file; projection: {proj_xcoord: (n,),
+    proj_ycoord: (n,)} of an optimizer's path, with the `epochs` of the n checkpoints if known.
     """
 
     surface: Surface
@@ -57,21 +64,23 @@ class PagePanel:
         grid = self.surface.grid
         place = self.path or self.label or "the surface"
         if grid.y is None:
-            raise InputError(f"expected a 2-D surface, got a 1-D one in {place}; draw it with plot_1D.py")
+            raise InputError(f"expected a 2-D surface, got a 1-D one in {place}; "
+                             "draw it with plot_1D.py")
         if min(grid.shape) < 2:
             raise InputError(f"expected at least 2 points per axis in {place}, got {grid}")
         for axis in (grid.x, grid.y):
             if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
                 raise InputError(f"expected increasing coordinates in {place}; the file is damaged")
         if not self.surface.values:
-            raise InputError(f"expected values such as train_loss in {place}, found none; compute them first")
+            raise InputError(f"expected values such as train_loss in {place}, found none; "
+                             "compute them first")
 
     @property
     def file(self):
         return os.path.basename(self.path)
 
     def recorded(self, key):
-        """What the provenance of the surface says under `key`, in one line; '' where it says nothing."""
+        """What the provenance says under `key`, in one line; '' where it says nothing."""
         value = self.surface.provenance.get(key)
         if isinstance(value, str):
             return one_line(value)
@@ -79,14 +88,15 @@ class PagePanel:
 
 
 def html_page(panels, name=None):
-    """The page (str) of a list of `PagePanel`, showing `name` first, or else what the first surface is about.
+    """The page (str) of a list of `PagePanel`, showing `name` first.
 
     Raises InputError for a name that no surface has, and for more values than a browser can hold.
     """
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise InputError(f"this needs Plotly, which can't be imported ({error}); pip install plotly") from None
+        raise InputError(f"this needs Plotly, which can't be imported ({error}); "
+                         "pip install plotly") from None
 
     _refuse_too_many_values(panels)
     name = name or panels[0].surface.main_name
@@ -116,13 +126,15 @@ def is_page(first_bytes):
 
 
 def _template(name):
-    return importlib.resources.files("losslandscape.pictures").joinpath(name).read_text(encoding="utf-8")
+    folder = importlib.resources.files("losslandscape.pictures")
+    return folder.joinpath(name).read_text(encoding="utf-8")
 
 
 def _refuse_too_many_values(panels):
     count = sum(panel.surface.grid.size * len(panel.surface.values) for panel in panels)
     if count > MAX_VALUES:
-        raise InputError(f"expected at most {MAX_VALUES} values in one page, got {count}; give fewer surfaces")
+        raise InputError(f"expected at most {MAX_VALUES} values in one page, got {count}; "
+                         "give fewer surfaces")
 
 
 def _refuse_unknown_name(panels, name):
@@ -130,7 +142,8 @@ def _refuse_unknown_name(panels, name):
     names = {array for panel in panels for array in panel.surface.values}
     names |= {error for error, accuracy in ERRORS.items() if accuracy in names}
     if name not in names:
-        raise InputError(f"expected one of {', '.join(sorted(names))} as the name of a surface, got {name!r}")
+        raise InputError(f"expected one of {', '.join(sorted(names))} as the name of a surface, "
+                         f"got {name!r}")
 
 
 # ---------------------------------------------------------------- words
@@ -142,7 +155,7 @@ def one_line(text):
 
 
 def page_headline(panels):
-    """Which networks on which data, and what was computed: 'resnet56 on cifar10: loss and accuracy'.
+    """Networks, data and what was computed: 'resnet56 on cifar10: loss and accuracy'.
 
     Where the files don't say (those of the original code), what was computed stands alone.
     """
@@ -172,7 +185,7 @@ def enumeration(words):
 
 
 def computed_words(names):
-    """'loss and accuracy' of train_loss, test_loss and train_acc; statistics of repeats go without saying."""
+    """'loss and accuracy' of train_loss, test_loss, train_acc and their statistics over repeats."""
     quantities = set()
     for name in names:
         quantity = re.sub(r"^(train|test)_", "", name)
@@ -180,7 +193,8 @@ def computed_words(names):
 
     # those that have words of their own first, in the order of these
     known = [words for quantity, words in QUANTITY_WORDS.items() if quantity in quantities]
-    others = [one_line(quantity.replace("_", " ")) for quantity in sorted(quantities - QUANTITY_WORDS.keys())]
+    unknown = sorted(quantities - QUANTITY_WORDS.keys())
+    others = [one_line(quantity.replace("_", " ")) for quantity in unknown]
     words = known + others
     if len(words) > MAX_WORDS:
         words = [*words[: MAX_WORDS - 1], "others"]
@@ -190,8 +204,8 @@ def computed_words(names):
 def panel_labels(panels):
     """The heading of each panel: the user's label, or what tells the surfaces apart.
 
-    One surface has the headline of the page; several the names of their networks if these differ, or else those of
-    their data sets, or else of their files.
+    One surface has the headline of the page; several the names of their networks if these differ,
+    or else those of their data sets, or else of their files.
     """
     defaults = [panel.file for panel in panels]
     if len(panels) == 1 and panels[0].recorded("model"):
@@ -202,7 +216,8 @@ def panel_labels(panels):
             if "" not in names and len(set(names)) == len(names):
                 defaults = names
                 break
-    return [one_line(panel.label or default) for panel, default in zip(panels, defaults, strict=True)]
+    labels = [panel.label or default for panel, default in zip(panels, defaults, strict=True)]
+    return [one_line(label) for label in labels]
 
 
 # ---------------------------------------------------------------- data
@@ -224,19 +239,20 @@ def pack_floats(array):
 def _panel_data(panel, label):
     """What page.js reads of one panel: plain values, ready for JSON."""
     surface = panel.surface
+    values = {name: pack_floats(surface.get(name)) for name in sorted(surface.values)}
     return {
         "label": label,
         "file": one_line(panel.file),
         "path": one_line(panel.path),
         "x": surface.grid.x.tolist(),
         "y": surface.grid.y.tolist(),
-        "values": {name: pack_floats(surface.get(name)) for name in sorted(surface.values)},  # (ny, nx), row = y
+        "values": values,  # (ny, nx), row = y
         "walk": _walk_data(panel.projection),
     }
 
 
 def _walk_data(projection):
-    """The optimizer's path, or None; `epochs` is None where the file doesn't have one for each checkpoint."""
+    """The optimizer's path, or None; `epochs` is None where not each checkpoint has one."""
     if projection is None:
         return None
 
