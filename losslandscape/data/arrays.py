@@ -13,9 +13,9 @@ import torch
 from losslandscape.data.images import (
     AS_THEY_ARE,
     Normalization,
+    as_images,
+    as_labels,
     black_pixel,
-    check_images,
-    check_labels,
     describe_normalization,
     to_tensor,
 )
@@ -34,11 +34,11 @@ class Arrays:
 
     def images(self, part):
         """Images (N, C, H, W), uint8 or float32; raises InputError for any other."""
-        return check_images(self.read_images(), f"the {part} inputs of {self.path}")
+        return as_images(self.read_images(), f"the {part} inputs of {self.path}")
 
     def labels(self, part, count):
         """Labels (N,) int64; `count`: how many there must be, None: any number."""
-        return check_labels(self.read_labels(), count, f"the {part} labels of {self.path}")
+        return as_labels(self.read_labels(), count, f"the {part} labels of {self.path}")
 
 
 def load_arrays(request, name, sources, least_classes=0):

@@ -16,7 +16,7 @@ RAW = "images in [0, 1], not normalized"
 # ---------------------------------------------------------------- what a user's arrays must be
 
 
-def check_images(array, name):
+def as_images(array, name):
     """A user's inputs as (N, C, H, W): uint8 with C in 1, 3, or float32. `name`: for messages."""
     if array.dtype == np.uint8:
         array = _channels_first(array, name)
@@ -69,7 +69,7 @@ def _wrong_channels(array, name):
         f"expected 1 or 3 channels in {name}, (N, C, H, W), got {array.shape}; transpose them")
 
 
-def check_labels(array, count, name, num_classes=None):
+def as_labels(array, count, name, num_classes=None):
     """Labels (N,) int64 in 0 .. num_classes-1.
 
     count   how many there must be; None: any number but 0

@@ -89,18 +89,18 @@ def as_tensors(inputs):
         return {key: as_tensors(value) for key, value in inputs.items()}
     if isinstance(inputs, tuple | list):
         return tuple(as_tensors(value) for value in inputs)
-    return _as_tensor(inputs)
+    return _one_tensor(inputs)
 
 
 def as_targets(value):
     """Targets (N, ...) as a tensor; integers of any size become int64."""
-    tensor = _as_tensor(value)
+    tensor = _one_tensor(value)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         return tensor
     return tensor.long()
 
 
-def _as_tensor(value):
+def _one_tensor(value):
     if not is_array(value):
         raise InputError(
             f"expected tensors or arrays as inputs and targets, got {type(value).__name__}; "

@@ -11,8 +11,8 @@ import torch
 
 from losslandscape.data.images import (
     Normalization,
+    as_labels,
     black_pixel,
-    check_labels,
     describe_normalization,
     to_tensor,
 )
@@ -56,7 +56,7 @@ class NamedSet:
         for part in request.parts:
             images, labels = self.read(request.datapath, part)
             labels_name = f"the {part} labels of {request.name} in {request.datapath}"
-            labels = check_labels(labels, len(images), labels_name, self.num_classes)
+            labels = as_labels(labels, len(images), labels_name, self.num_classes)
             images, labels = request.subset(part, images, labels)
             parts[part] = Split(to_tensor(images, normalization), torch.from_numpy(labels))
 

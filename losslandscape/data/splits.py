@@ -285,7 +285,7 @@ def _gathered(source, name):
         _refuse_uneven(Split(inputs, targets), name)
 
     try:
-        inputs = _joined([inputs for inputs, _ in batches])
+        inputs = _join_inputs([inputs for inputs, _ in batches])
         targets = torch.cat([targets for _, targets in batches])
     except (RuntimeError, ValueError):  # texts padded to the longest of their batch, say
         count = sum(len(targets) for _, targets in batches)
@@ -293,13 +293,13 @@ def _gathered(source, name):
     return Split(inputs, targets)
 
 
-def _joined(inputs):
+def _join_inputs(inputs):
     """One value of the inputs of several batches, joined along the examples."""
     if isinstance(inputs[0], torch.Tensor):
         return torch.cat(inputs)
     if isinstance(inputs[0], Mapping):
-        return {key: _joined([entry[key] for entry in inputs]) for key in inputs[0]}
-    return tuple(_joined(list(entries)) for entries in zip(*inputs, strict=True))
+        return {key: _join_inputs([entry[key] for entry in inputs]) for key in inputs[0]}
+    return tuple(_join_inputs(list(entries)) for entries in zip(*inputs, strict=True))
 
 
 # ---------------------------------------------------------------- did two runs see the same data?
