@@ -15,6 +15,7 @@ Prints a table; the last line is one JSON document, with hardware and versions. 
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -22,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
@@ -44,23 +46,27 @@ POINT = (0.1, -0.07)
 def prepare(name, images):
     """(network, data, axes): batch norm with statistics of the data, as training leaves it."""
     train = load_dataset("digits", splits=("train",)).train
-    times = -(-images // len(train.targets))
+    times = math.ceil(images / len(train.targets))
     split = Split(train.inputs.repeat(times, 1, 1, 1)[:images], train.targets.repeat(times)[:images])
+
     torch.manual_seed(0)
     net = MODELS[name]().train()
     with torch.no_grad():
         for start in range(0, 512, 64):
             net(split.inputs[start:start + 64])
     net.eval()
-    axes = [[t.numpy() for t in create_random_direction(net)] for _ in range(2)]
-    return net, split, Directions(*axes)
+    return net, split, Directions(random_axis(net), random_axis(net))
+
+
+def random_axis(net):
+    return [tensor.numpy() for tensor in create_random_direction(net)]
 
 
 def plain_loop(net, split, direction_file, device):
     """One point as the original computes it."""
     weights = [p.detach().clone() for p in net.parameters()]
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(split.inputs, split.targets),
-                                         batch_size=128, num_workers=2)
+    data = torch.utils.data.TensorDataset(split.inputs, split.targets)
+    loader = torch.utils.data.DataLoader(data, batch_size=128, num_workers=2)
     criterion = nn.CrossEntropyLoss()
 
     def point():
@@ -68,6 +74,7 @@ def plain_loop(net, split, direction_file, device):
         for p, w, dx, dy in zip(net.parameters(), weights, directions.x, directions.y, strict=True):
             change = torch.tensor(dx) * POINT[0] + torch.tensor(dy) * POINT[1]
             p.data = w + change.to(device)
+
         total, loss, correct = 0, 0.0, 0
         with torch.no_grad():
             for inputs, targets in loader:
@@ -82,7 +89,7 @@ def plain_loop(net, split, direction_file, device):
 
 
 def this_program(net, split, directions, precision, device):
-    """(point, bare, parts): one point; one pass of the bare network; seconds of placing and of folding."""
+    """(point, bare, placing, evaluator): functions for a point, a bare pass, placing with folding."""
     net = net.to(memory_format=torch.channels_last)
     plane = WeightPlane(net, directions)
     evaluator = Evaluator([net], {"train": split}, batch_size=None, precision=precision)
@@ -130,6 +137,7 @@ def child(pipe, variant, name, args):
             run = plain_loop(net, split, file, device)
             serve(pipe, {"point": run})
         return
+
     data = split.inputs.numel() * 4 / 2**20
     point, bare, placing, evaluator = this_program(net, split, directions, args.precision, device)
     sizes = [b for b in CALIBRATED[device.type] if b <= args.images]
@@ -138,20 +146,32 @@ def child(pipe, variant, name, args):
     memory = megabytes() - imported - data - 3 * parameters  # before the ceiling tries larger batches
 
     def facts():
-        return {"batch": evaluator.batch_size, "placing_s": placing(), "memory_over_data_and_parameters_mb": memory}
+        return {
+            "batch": evaluator.batch_size,
+            "placing_s": placing(),
+            "memory_over_data_and_parameters_mb": memory,
+        }
 
-    serve(pipe, {"point": point, "facts": facts} | {f"bare{b}": lambda b=b: bare(b) for b in sizes})
+    actions = {"point": point, "facts": facts}
+    for batch_size in sizes:
+        actions[f"bare{batch_size}"] = partial(bare, batch_size)
+    serve(pipe, actions)
 
 
 def serve(pipe, actions):
+    """Run the actions {name: function} whose names come through the pipe, until None comes."""
     pipe.send(list(actions))
-    while (asked := pipe.recv()) is not None:
+    while True:
+        name = pipe.recv()
+        if name is None:
+            return
         start = time.perf_counter()
-        result = actions[asked]()
+        result = actions[name]()
         pipe.send((time.perf_counter() - start, result))
 
 
 def ask(pipe, action):
+    """(seconds, result) of an action in the process at the other end."""
     pipe.send(action)
     return pipe.recv()
 
@@ -165,28 +185,43 @@ def compare(name, args):
         # not daemonic: (a) has data-loader workers
         context.Process(target=child, args=(end, variant, name, args)).start()
     actions = {variant: pipe.recv() for variant, pipe in pipes.items()}
+
+    # every action in turn, beginning with another one each time: nobody always comes after (a) and its workers
     bares = [action for action in actions["b"] if action.startswith("bare")]
     seconds = {key: [] for key in ("a", "b", *bares)}
     losses = {}
     for repeat in range(args.repeats + 1):  # the first warms up
         keys = list(seconds)
-        first = repeat % len(keys)  # nobody always comes after (a) and its workers
+        first = repeat % len(keys)
         for key in keys[first:] + keys[:first]:
-            elapsed, loss = ask(pipes["a" if key == "a" else "b"], "point" if key in "ab" else key)
-            losses[key] = loss
+            if key in pipes:
+                elapsed, losses[key] = ask(pipes[key], "point")
+            else:
+                elapsed, _ = ask(pipes["b"], key)
             if repeat:
                 seconds[key].append(elapsed)
-    facts = ask(pipes["b"], "facts")[1]
+    _, facts = ask(pipes["b"], "facts")
     for pipe in pipes.values():
         pipe.send(None)
+
     median = {key: statistics.median(times) for key, times in seconds.items()}
     ceiling = min(median[key] for key in bares)
-    rate = {"a": args.images / median["a"], "b": args.images / median["b"], "c": args.images / ceiling}
+    rate = {
+        "a": args.images / median["a"],
+        "b": args.images / median["b"],
+        "c": args.images / ceiling,
+    }
     return {
-        "model": name, "images_per_s": rate, "b/a": rate["b"] / rate["a"], "b/c": rate["b"] / rate["c"],
-        "batch": facts["batch"], "placing_share": facts["placing_s"] / median["b"],
-        "relative_loss_difference": abs(losses["a"] - losses["b"]) / abs(losses["a"]), "loss": losses["a"],
-        "memory_over_data_and_parameters_mb": facts["memory_over_data_and_parameters_mb"], "seconds": seconds,
+        "model": name,
+        "images_per_s": rate,
+        "b/a": rate["b"] / rate["a"],
+        "b/c": rate["b"] / rate["c"],
+        "batch": facts["batch"],
+        "placing_share": facts["placing_s"] / median["b"],
+        "relative_loss_difference": abs(losses["a"] - losses["b"]) / abs(losses["a"]),
+        "loss": losses["a"],
+        "memory_over_data_and_parameters_mb": facts["memory_over_data_and_parameters_mb"],
+        "seconds": seconds,
     }
 
 

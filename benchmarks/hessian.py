@@ -19,6 +19,7 @@ hardware and versions. --output FILE keeps it.
 import argparse
 import copy
 import json
+import math
 import os
 import statistics
 import sys
@@ -49,7 +50,7 @@ POINTS = (0.0, 0.5)
 def prepare(name, images, steps, device):
     """(network trained for some steps, data, line through it)."""
     train = load_dataset("digits", splits=("train",)).train
-    times = -(-images // len(train.targets))
+    times = math.ceil(images / len(train.targets))
     split = Split(train.inputs.repeat(times, 1, 1, 1)[:images], train.targets.repeat(times)[:images])
     torch.manual_seed(0)
     net = MODELS[name]().train().to(device)
@@ -61,11 +62,11 @@ def prepare(name, images, steps, device):
         crossentropy(logits, train.targets[part].to(device)).mean().backward()
         optimizer.step()
     net = net.eval().cpu()
-    return net, split, Directions([t.numpy() for t in create_random_direction(net)])
+    return net, split, Directions([tensor.numpy() for tensor in create_random_direction(net)])
 
 
 def operator(hessian, shift=0.0):
-    """The Hessian as ARPACK wants it."""
+    """The Hessian less a multiple of the identity, as ARPACK takes it."""
 
     def times(v):
         v = torch.from_numpy(np.ascontiguousarray(v, np.float32).reshape(-1)).to(hessian.device)
@@ -83,14 +84,14 @@ def two_solves(hessian):
 
 
 def one_solve(hessian):
-    low, high = sorted(eigsh(operator(hessian), k=2, which="BE", tol=TOL, v0=hessian.random.cpu().numpy(),
-                             return_eigenvectors=False))
-    return high, low
+    start = hessian.random.cpu().numpy()
+    ends = eigsh(operator(hessian), k=2, which="BE", tol=TOL, v0=start, return_eigenvectors=False)
+    return max(ends), min(ends)
 
 
 def this_program(hessian, tol=TOL):
-    found = lanczos(hessian, hessian.start(), tol=tol)
-    return found.high[0], found.low[0]
+    spectrum = lanczos(hessian, hessian.start(), tol=tol)
+    return spectrum.high[0], spectrum.low[0]
 
 
 def compare(name, args):
@@ -107,36 +108,42 @@ def compare(name, args):
         hessians["a"].batch_size, hessians["b"].batch_size = 128, hessians["b"].calibrate()
     hessians["c"] = hessians["d"] = hessians["b"]
     solvers = {"a": two_solves, "b": this_program, "c": one_solve, "d": partial(this_program, tol=TOL / 10)}
+
     rows = []
     for x in POINTS:
         for plane in planes:
             plane.place(x)
-        exact = lanczos(hessians["b"], hessians["b"].start(), tol=1e-4, most=400)
+
+        exact = lanczos(hessians["b"], hessians["b"].start(), tol=1e-4, max_products=400)
         exact = np.array([exact.high[0], exact.low[0]])
         hessians["a"](hessians["a"].random)  # warm
-        found = {key: {"seconds": [], "cpu_seconds": []} for key in solvers}
+        results = {key: {"seconds": [], "cpu_seconds": []} for key in solvers}
         for _ in range(args.repeats):
             for key, solve in solvers.items():
                 hessian = hessians[key]
                 before, start, cpu = hessian.products, time.perf_counter(), time.process_time()
                 ends = np.array(solve(hessian))
-                found[key]["seconds"].append(time.perf_counter() - start)
-                found[key]["cpu_seconds"].append(time.process_time() - cpu)
-                found[key] |= {"products": hessian.products - before, "batch_size": hessian.batch_size,
-                               "max_eig": float(ends[0]), "min_eig": float(ends[1]),
-                               "errors": np.abs(ends / exact - 1).tolist()}
-        rows.append({"model": name, "x": x, "max_eig": exact[0], "min_eig": exact[1]} | found)
+                results[key]["seconds"].append(time.perf_counter() - start)
+                results[key]["cpu_seconds"].append(time.process_time() - cpu)
+                results[key] |= {
+                    "products": hessian.products - before,
+                    "batch_size": hessian.batch_size,
+                    "max_eig": float(ends[0]),
+                    "min_eig": float(ends[1]),
+                    "errors": np.abs(ends / exact - 1).tolist(),
+                }
+        rows.append({"model": name, "x": x, "max_eig": exact[0], "min_eig": exact[1]} | results)
         show(rows[-1])
     return rows
 
 
 def show(row):
     for key in "abcd":
-        found = row[key]
-        seconds, cpu = (statistics.median(found[kind]) for kind in ("seconds", "cpu_seconds"))
+        result = row[key]
+        seconds, cpu = (statistics.median(result[kind]) for kind in ("seconds", "cpu_seconds"))
         a, a_cpu = (statistics.median(row["a"][kind]) for kind in ("seconds", "cpu_seconds"))
-        errors = "  ".join(f"{e:9.1e}" for e in found["errors"])
-        print(f"{row['model']:12}{row['x']:5g}  ({key}){seconds:9.2f}{cpu:9.2f}{found['products']:6}"
+        errors = "  ".join(f"{e:9.1e}" for e in result["errors"])
+        print(f"{row['model']:12}{row['x']:5g}  ({key}){seconds:9.2f}{cpu:9.2f}{result['products']:6}"
               f"{a / seconds:8.2f}{a_cpu / cpu:8.2f}  {errors}", flush=True)
 
 
