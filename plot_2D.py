@@ -22,8 +22,9 @@ from losslandscape.errors import InputError
 from losslandscape.pictures.comparison import plot_2d_compare
 from losslandscape.pictures.panel import read_2d
 from losslandscape.pictures.paths import plot_contour_trajectory, plot_trajectory
-from losslandscape.pictures.style import format_of, is_loss, picture_flags
+from losslandscape.pictures.style import format_of, picture_flags
 from losslandscape.pictures.surfaces import plot_2d_contour, plot_2d_eig_ratio
+from losslandscape.pictures.words import is_loss
 
 
 def make_parser():

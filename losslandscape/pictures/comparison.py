@@ -21,16 +21,14 @@ from losslandscape.pictures.style import (
     COLUMN,
     PAGE,
     bad_handles,
-    labels_for,
     new_figure,
     note,
-    number,
-    plain_name,
     share_done,
     style,
     write_figures,
 )
 from losslandscape.pictures.surfaces import fill_contours
+from losslandscape.pictures.words import labels_for, number, plain_name
 
 # inches
 TICK_LABELS = 0.45  # left of the axes

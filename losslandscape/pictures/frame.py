@@ -11,7 +11,8 @@ fixed shape.
 from dataclasses import dataclass
 
 from losslandscape.pictures.scales import thinned
-from losslandscape.pictures.style import COLUMN, bad_handles, new_figure, number
+from losslandscape.pictures.style import COLUMN, bad_handles, new_figure
+from losslandscape.pictures.words import number
 
 # inches
 PAD = 0.04

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from losslandscape.files.layouts import read_directions
-from losslandscape.pictures.style import need, number
+from losslandscape.pictures.style import need
+from losslandscape.pictures.words import number
 
 POINTS_PER_INCH = 72.0
 SPACING = 2  # points on paper between two points of a contour line
@@ -81,7 +82,7 @@ def label_contours(ax, lines):
     segments = segments_of(ax, lines)
     other_lines = {}
     for level in lines.levels:
-        other_lines[level] = distance_to([s.points for s in segments if s.level != level])
+        other_lines[level] = clearance_from([s.points for s in segments if s.level != level])
     obstacles = [on_paper(ax, line.get_xydata()) for line in ax.lines]  # marks, paths; then labels
 
     # circles must stay inside of [[x0, y0], [x1, y1]]
@@ -100,7 +101,7 @@ def label_contours(ax, lines):
 
             circles = stretches.circles(width)
             room = np.minimum(
-                other_lines[level](circles) - RADIUS, distance_to(obstacles)(circles) - 2 * RADIUS)
+                other_lines[level](circles) - RADIUS, clearance_from(obstacles)(circles) - 2 * RADIUS)
             room[((circles < frame[0]) | (circles > frame[1])).any((1, 2))] = 0
             best = roomiest(room, stretches.steepness())
             if best is None:
@@ -210,7 +211,7 @@ def straight_stretches(segments, level, width, most_bend):
     return Stretches(owners, np.array(middles), np.array(chords))
 
 
-def distance_to(lines):
+def clearance_from(lines):
     """Function from C rows of points, (C, n, 2), to their distances (C,) from the lines [(m, 2)]."""
     if not lines:
         return lambda rows: np.full(len(rows), np.inf)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from losslandscape.pictures.panel import cell_edges
-from losslandscape.pictures.style import hatch_bad, number, of_repeats
+from losslandscape.pictures.style import hatch_bad
+from losslandscape.pictures.words import number, of_repeats
 
 # ---------------------------------------------------------------- areas without a value
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_surface
-from losslandscape.pictures.style import bad_points, heading, need, percent, plain_name, share_done
+from losslandscape.pictures.style import bad_points, need, share_done
+from losslandscape.pictures.words import heading, percent, plain_name
 
 # ---------------------------------------------------------------- a panel
 

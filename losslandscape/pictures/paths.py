@@ -18,8 +18,9 @@ from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d, refuse_single_line
 from losslandscape.pictures.scales import choose_scale
-from losslandscape.pictures.style import labels_for, note, style, write_figures
+from losslandscape.pictures.style import note, style, write_figures
 from losslandscape.pictures.surfaces import draw_contours
+from losslandscape.pictures.words import labels_for
 
 # none of them is in the colour map
 PATH_COLOURS = ("#C1272D", "#E08A00", "#D64FA0", "#000000", "#7A3E00", "#6A6A6A")
@@ -55,7 +56,7 @@ def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_los
     surface_box = panel_box(panel)
     box = surface_box
     paths = path_box(proj_files)
-    if not is_within(paths, surface_box):
+    if not is_inside(paths, surface_box):
         box = joined_box(surface_box, widened(paths))
         advise_larger_grid(widened(paths), panel.z.shape)
 
@@ -188,16 +189,15 @@ def draw_rim(ax, box):
 
 
 def path_box(proj_files):
-    """Box of all the paths; InputError for one without points or with points that aren't finite."""
+    """Box of all the paths; InputError for a file that has no points."""
     points = []
     for path in proj_files:
         projection, _ = read_projection(path)
         xy = np.stack([projection["proj_xcoord"], projection["proj_ycoord"]], -1)
-        xy = xy.astype(float)  # (checkpoints, 2)
-        if len(xy) == 0 or not np.isfinite(xy).all():
-            raise InputError(f"expected at least one finite coordinate pair in {path}; "
+        if len(xy) == 0:
+            raise InputError(f"expected at least one point in {path}, got none; "
                              "project the checkpoints again")
-        points.append(xy)
+        points.append(xy.astype(float))  # (checkpoints, 2)
 
     points = np.concatenate(points)
     left, bottom = points.min(axis=0)
@@ -221,7 +221,7 @@ def widened(box, share=MARGIN):
     return left - dx, right + dx, bottom - dy, top + dy
 
 
-def is_within(inner, outer):
+def is_inside(inner, outer):
     """Whether the box `inner` lies in the box `outer`, borders included."""
     left, right, bottom, top = inner
     return outer[0] <= left and right <= outer[1] and outer[2] <= bottom and top <= outer[3]

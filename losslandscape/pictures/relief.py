@@ -16,12 +16,10 @@ from losslandscape.pictures.style import (
     COLUMN,
     bad_handles,
     hatch_bad,
-    is_loss,
     new_figure,
     note,
-    number,
-    plain_name,
 )
+from losslandscape.pictures.words import is_loss, number, plain_name
 
 LOSS_TOP = 10.0  # the usual --zlim for a loss
 GRID_LINES = 150  # of the drawn surface along each axis: smooth, and quick to draw

@@ -13,7 +13,8 @@ from itertools import product
 import numpy as np
 
 from losslandscape.errors import InputError
-from losslandscape.pictures.style import COLOUR_MAP, in_percent, is_loss, note
+from losslandscape.pictures.style import COLOUR_MAP, note
+from losslandscape.pictures.words import in_percent, is_loss
 
 LOSS_RANGE = (0.1, 10.0, 0.5)  # the usual --vmin, --vmax, --vlevel for a loss
 MIN_USUAL_LEVELS = 3  # of the usual levels, inside of the data; fewer show almost nothing
@@ -71,7 +72,7 @@ def choose_scale(panels, vmin=None, vmax=None, vlevel=None, log=False):
     Where the levels leave the picture empty, a note says so and the data choose. Raises InputError
     for limits that make no levels.
     """
-    check_range(vmin, vmax, vlevel)
+    check_levels(vmin, vmax, vlevel)
     z = np.concatenate([panel.finite for panel in panels])
     if len(z) == 0:
         return Scale(np.array([]), 0.0, 1.0, False)
@@ -93,7 +94,7 @@ def choose_scale(panels, vmin=None, vmax=None, vlevel=None, log=False):
     return scale_from_data(name, low, high, log)
 
 
-def check_range(vmin, vmax, vlevel):
+def check_levels(vmin, vmax, vlevel):
     """Raises InputError unless vmin < vmax and vlevel > 0, all finite; each may be None."""
     for flag, value in (("--vmin", vmin), ("--vmax", vmax), ("--vlevel", vlevel)):
         if value is not None and not np.isfinite(value):
@@ -144,7 +145,7 @@ def scale_from_limits(name, low, high, vmin, vmax, vlevel, log):
 
 def scale_from_data(name, low, high, log):
     """Scale of the range of the data; logarithmic where it is wide and no percentage, too."""
-    is_wide = low > 0 and high / low > WIDE_RATIO
+    is_wide = low > 0 and high > WIDE_RATIO * low
     if is_wide and not in_percent(name):
         log = True
     levels = inside(levels_between(low, high, None, log), low, high)
@@ -204,7 +205,7 @@ def log_levels(low, high):
     """Round numbers from low to high (both above 0), about evenly spaced in the logarithm."""
     decades = 0.0
     if high > low:
-        decades = np.log10(high / low)
+        decades = np.log10(high) - np.log10(low)  # the ratio may be too large for a float
 
     if decades < MIN_LOG_DECADES:
         levels = linear_levels(low, high)

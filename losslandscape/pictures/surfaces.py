@@ -15,7 +15,8 @@ from losslandscape.pictures.marks import hatch_panel, mark_points
 from losslandscape.pictures.panel import cell_edges, make_panel, panel_box, read_2d
 from losslandscape.pictures.relief import surface_figure
 from losslandscape.pictures.scales import Scale, choose_scale, drawable, line_colours, log_levels
-from losslandscape.pictures.style import COLOUR_MAP, note, plain_name, style, write_figures
+from losslandscape.pictures.style import COLOUR_MAP, note, style, write_figures
+from losslandscape.pictures.words import plain_name
 
 # ---------------------------------------------------------------- contours
 
