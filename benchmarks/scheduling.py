@@ -66,7 +66,7 @@ def between_batches(world, points, measure, record):
 def between_points(world, points, measure, record):
     from losslandscape import scheduler
 
-    scheduler.MOST_AHEAD, scheduler.TICK = 2, 1e6
+    scheduler.MAX_POINTS_AHEAD, scheduler.TICK = 2, 1e6
     silent = measure if world.rank else lambda point, idle: measure(point, lambda: None)
     scheduler.walk(world, [range(points)], silent, record, lambda: None)
 

@@ -172,7 +172,7 @@ def split_indices(num_inds, nproc):
 
     The first num_inds % nproc slices have one more.
     """
-    return split_inds(range(num_inds), nproc)
+    return split_inds(np.arange(num_inds), nproc)
 
 
 def get_unplotted_indices(vals, xcoordinates, ycoordinates=None):

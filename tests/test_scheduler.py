@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losslandscape import scheduler
+from losslandscape.forecast import simulate
 from losslandscape.ranks import World
 
 SHAPES = st.one_of(st.tuples(st.integers(1, 60)), st.tuples(st.integers(1, 30), st.integers(1, 30)))
@@ -51,42 +52,23 @@ def test_the_first_level_of_51_by_51_is_2_percent_of_the_work():
     assert len(scheduler.coarse_to_fine((51, 51))[0]) == 49
 
 
-def simulate(seconds, points, ahead=2):
-    """Ideal traffic: ranks with these seconds per point take points from a pool. (end, {rank: points})."""
+def outcome(seconds, points):
+    """(end, [points of each rank]) of ranks with these seconds per point and no traffic."""
     levels = points if isinstance(points, list) else [range(points)]
-    pool = scheduler.Pool(levels, len(seconds))
-    queues, free, taken, now = [[] for _ in seconds], [0.0] * len(seconds), [[] for _ in seconds], 0.0
-
-    def feed(rank):
-        while pool.ahead(rank) < ahead and (point := pool.take(rank, now)) is not None:
-            if not queues[rank]:
-                free[rank] = now + seconds[rank]
-            queues[rank].append(point)
-            taken[rank].append(point)
-
-    for rank in range(len(seconds)):
-        feed(rank)
-    while any(queues) or pool.remaining:
-        busy = [r for r, queue in enumerate(queues) if queue]
-        rank = min(busy, key=lambda r: free[r])
-        now = free[rank]
-        pool.done(rank, queues[rank].pop(0), seconds[rank], now)
-        free[rank] = now + seconds[rank]
-        for r in [rank, *range(len(seconds))]:
-            feed(r)
-    return now, taken
+    forecast = simulate(levels, seconds)
+    return forecast.seconds, forecast.points
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=9), st.integers(0, 150))
 def test_every_point_is_handed_out_exactly_once(seconds, points):
-    _, taken = simulate(seconds, points)
+    _, taken = outcome(seconds, points)
     assert sorted(p for rank in taken for p in rank) == list(range(points))
 
 
 @given(st.integers(1, 12), st.integers(1, 300))
 def test_equal_ranks_take_exactly_their_slices(ranks, points):
-    _, taken = simulate([1.0] * ranks, points)
+    _, taken = outcome([1.0] * ranks, points)
     sizes = [len(s) for s in scheduler.split_inds(range(points), ranks)]
     assert sorted(map(len, taken), reverse=True) == sizes
 
@@ -94,19 +76,19 @@ def test_equal_ranks_take_exactly_their_slices(ranks, points):
 @settings(deadline=None)
 @given(st.lists(st.floats(0.2, 5), min_size=2, max_size=8), st.integers(20, 200))
 def test_unequal_ranks_end_within_5_percent_and_one_point_of_the_ideal(seconds, points):
-    end, _ = simulate(seconds, points)
+    end, _ = outcome(seconds, points)
     ideal = points / sum(1 / s for s in seconds)
     assert end <= 1.05 * ideal + max(seconds) + 1e-9
 
 
 def test_four_ranks_of_which_one_is_three_times_slower():
-    end, taken = simulate([1.0, 1.0, 3.0, 1.0], 200)
+    end, taken = outcome([1.0, 1.0, 3.0, 1.0], 200)
     assert end <= 1.05 * 200 / (3 + 1 / 3) + 1.0
     assert len(taken[2]) < min(len(taken[r]) for r in (0, 1, 3)) / 2
 
 
 def test_levels_are_handed_out_in_order():
-    _, taken = simulate([1.0, 2.0], [range(0, 10), range(10, 30)])
+    _, taken = outcome([1.0, 2.0], [range(0, 10), range(10, 30)])
     for points in taken:
         assert points == sorted(points, key=lambda p: p >= 10)
 
