@@ -1,14 +1,15 @@
 """Loss surfaces as one page to explore in a browser.
 
-    python h52html.py --surf_file S.h5                                      writes S.h5.html
-    python h52html.py --surf_file A.h5 B.h5 --labels "ResNet-56" "no shortcuts" --output compare.html
-    python h52html.py --surf_file S.h5 --proj_file P.h5                     with the path of the optimizer
+    python h52html.py --surf_file S.h5                      writes S.h5.html
+    python h52html.py --surf_file S.h5 --proj_file P.h5     with the path of the optimizer
+    python h52html.py --surf_file A.h5 B.h5 --labels "ResNet-56" "no shortcuts" --output both.html
 
-The page is one file that works from the disk, without a network: Plotly and the data are inside. Rotate, zoom, hover
-for coordinates and values; switch between loss and accuracy, train and test, linear and log; clip what is too high;
-contours on the floor; the optimizer's path up to any epoch. Several surfaces stand side by side with one camera and
-one colour scale. Points that are not computed, NaN or infinite are gaps; +inf is drawn at the clip height, if any.
-An older page is replaced; any other file is not.
+The page is one file that works from the disk, without a network: Plotly and the data are inside.
+Rotate, zoom, hover for coordinates and values; switch between loss and accuracy, train and test,
+linear and log; clip what is too high; contours on the floor; the optimizer's path up to any epoch.
+Several surfaces stand side by side with one camera and one colour scale. Points that are not
+computed, NaN or infinite are gaps; +inf is drawn at the clip height, if any. An older page is
+replaced; any other file is not.
 """
 
 import argparse
@@ -23,14 +24,19 @@ from losslandscape.pictures.page import PagePanel, html_page, is_page
 
 def page_parser():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--surf_file", "-f", nargs="+", required=True, metavar="FILE", help="2-D surface files")
+    parser.add_argument("--surf_file", "-f", nargs="+", required=True, metavar="FILE",
+                        help="2-D surface files")
     parser.add_argument("--surf_name", default="",
-                        help="what the page shows first (default: train_loss, or what the first file has)")
+                        help="what the page shows first (default: train_loss, or what the first "
+                             "file has)")
     parser.add_argument("--proj_file", nargs="+", default=[], metavar="FILE",
-                        help="projected trajectories, one per surface, in order; 'none' for a surface without one")
+                        help="projected trajectories, one per surface, in order; 'none' for a "
+                             "surface without one")
     parser.add_argument("--labels", "--label", nargs="+", default=[], metavar="NAME",
-                        help="headings of the surfaces (default: the network, data set or file that tells them apart)")
-    parser.add_argument("--output", metavar="FILE", help="the page (default: the first surface file + .html)")
+                        help="headings of the surfaces (default: the network, data set or file "
+                             "that tells them apart)")
+    parser.add_argument("--output", metavar="FILE",
+                        help="the page (default: the first surface file + .html)")
     return parser
 
 

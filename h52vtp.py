@@ -1,19 +1,21 @@
-"""A loss surface as a ParaView file, as a lit 3-D picture, and as a mesh for Blender or a 3-D printer.
+"""A loss surface as a ParaView file, a lit 3-D picture, and a mesh for Blender or a 3-D printer.
 
-    python h52vtp.py --surf_file S.h5 --surf_name train_loss --zmax 10 --log         the ParaView file (.vtp)
-    python h52vtp.py --surf_file S.h5 --zmax 10 --log --png                          and a picture beside it
-    python h52vtp.py --surf_file S.h5 --log --png --view top --size 1200x900         another view, another size
-    python h52vtp.py --surf_file S.h5 --log --png --view=-30,55 --transparent        azimuth, elevation in degrees
-    python h52vtp.py --surf_file S.h5 --log --orbit surface.gif                      a turntable, GIF or MP4
-    python h52vtp.py --surf_file S.h5 --log --export stl                             obj, stl or glb
+    python h52vtp.py -f S.h5 --zmax 10 --log                          the ParaView file (.vtp)
+    python h52vtp.py -f S.h5 --zmax 10 --log --png                    and a picture beside it
+    python h52vtp.py -f S.h5 --log --png --view top --size 1200x900   another view and size
+    python h52vtp.py -f S.h5 --log --png --view=-30,55 --transparent  azimuth, elevation in degrees
+    python h52vtp.py -f S.h5 --log --orbit surface.gif                a turntable, GIF or MP4
+    python h52vtp.py -f S.h5 --log --export stl                       obj, stl or glb
 
-The files are named SURF_FILE_SURFNAME(_zmax=Z)(_log).vtp, .png and so on. The heights are, in this order, resampled to
-N x N points by a cubic spline (--interp N), clipped at --zmax, and turned into log(z + 0.1) (--log). Quads that touch a
-point without a finite value (not computed, NaN, infinite) are left out, and counted on stderr.
+The files are named SURF_FILE_SURFNAME(_zmax=Z)(_log).vtp, .png and so on. The heights are, in this
+order, resampled to N x N points by a cubic spline (--interp N), clipped at --zmax, and turned into
+log(z + 0.1) (--log). Quads that touch a point without a finite value (not computed, NaN, infinite)
+are left out, and counted on stderr.
 
-In pictures and meshes the surface is as high as --zscale times the longer side of its plane, whatever its values are;
-the ParaView file has the values themselves. Thin dark lines are level lines at even steps of the height. Pictures need
-no screen: they are drawn off-screen through EGL, OSMesa or X, whichever VTK finds.
+In pictures and meshes the surface is as high as --zscale times the longer side of its plane,
+whatever its values are; the ParaView file has the values themselves. Thin dark lines are level
+lines at even steps of the height. Pictures need no screen: they are drawn off-screen through EGL,
+OSMesa or X, whichever VTK finds.
 """
 
 import argparse
@@ -54,17 +56,20 @@ from losslandscape.pictures.overwrite import refuse_other_kind
 
 def export_parser():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--surf_file", "-f", required=True, metavar="FILE", help="a 2-D surface file")
+    parser.add_argument("--surf_file", "-f", required=True, metavar="FILE",
+                        help="a 2-D surface file")
     parser.add_argument("--surf_name", default="",
-                        help="which values: train_loss, test_loss, train_err, ... (default: train_loss, or what "
-                             "the file has)")
+                        help="which values: train_loss, test_loss, train_err, ... (default: "
+                             "train_loss, or what the file has)")
     parser.add_argument("--zmax", type=float, default=-1, help="clip the heights here (-1: no)")
-    parser.add_argument("--interp", type=int, default=-1, metavar="N", help="resample to N x N points (-1: no)")
+    parser.add_argument("--interp", type=int, default=-1, metavar="N",
+                        help="resample to N x N points (-1: no)")
     parser.add_argument("--log", action="store_true", help="heights are log(z + 0.1)")
 
     parser.add_argument("--png", action="store_true", help="draw a lit picture")
     parser.add_argument("--orbit", metavar="FILE", help="write a turntable to FILE.gif or FILE.mp4")
-    parser.add_argument("--export", choices=MESH_WRITERS, help="write a mesh: obj, stl (a solid for printing) or glb")
+    parser.add_argument("--export", choices=MESH_WRITERS,
+                        help="write a mesh: obj, stl (a solid for printing) or glb")
 
     parser.add_argument("--zscale", type=positive_float, default=ZSCALE,
                         help="height of picture and mesh, relative to the longer side of the plane")
@@ -74,7 +79,8 @@ def export_parser():
                         help=f"WIDTHxHEIGHT (default: {WIDTH} wide, as high as needed; "
                              f"orbit: {FILM_SIZE[0]}x{FILM_SIZE[1]})")
     parser.add_argument("--cmap", default="viridis", help="colour map of matplotlib")
-    parser.add_argument("--contours", type=natural_int, default=CONTOURS, help="level lines on the surface (0: none)")
+    parser.add_argument("--contours", type=natural_int, default=CONTOURS,
+                        help="level lines on the surface (0: none)")
     parser.add_argument("--transparent", action="store_true", help="picture without background")
     return parser
 
@@ -89,18 +95,21 @@ def view_direction(text):
         azimuth = elevation = math.nan
     if not (math.isfinite(azimuth) and -90 <= elevation <= 90):
         raise argparse.ArgumentTypeError(
-            f"expected {', '.join(VIEWS)} or AZIMUTH,ELEVATION in degrees, such as --view=-60,40; got {text!r}")
+            f"expected {', '.join(VIEWS)} or AZIMUTH,ELEVATION in degrees, such as --view=-60,40; "
+            f"got {text!r}")
     return azimuth, elevation
 
 
 def pixel_size(text):
     """argparse type: WIDTHxHEIGHT in pixels."""
     sides = text.split("x")
-    if len(sides) == 2 and all(side.isdecimal() and 16 <= int(side) <= MAX_PIXELS for side in sides):
-        width, height = sides
-        return int(width), int(height)
+    if len(sides) == 2 and all(side.isdecimal() for side in sides):
+        width, height = map(int, sides)
+        if 16 <= width <= MAX_PIXELS and 16 <= height <= MAX_PIXELS:
+            return width, height
     raise argparse.ArgumentTypeError(
-        f"expected WIDTHxHEIGHT, each from 16 to {MAX_PIXELS} pixels, such as 1600x1200; got {text!r}")
+        f"expected WIDTHxHEIGHT, each from 16 to {MAX_PIXELS} pixels, such as 1600x1200; "
+        f"got {text!r}")
 
 
 def positive_float(text):
@@ -127,8 +136,8 @@ def gap_note(heights):
     if not left_out:
         return ""
     gaps = int((~heights.finite).sum())
-    return (f"{left_out} of {len(quads) + left_out} quads are left out: they touch {gaps} points that are not "
-            "computed, NaN or infinite")
+    return (f"{left_out} of {len(quads) + left_out} quads are left out: they touch {gaps} points "
+            "that are not computed, NaN or infinite")
 
 
 def flat_note(heights):

@@ -1,6 +1,7 @@
 """Lit 3-D pictures and turntable films of a mesh, drawn off-screen by VTK.
 
-The camera is computed, not searched: the closest position from which the whole surface is in the picture.
+The camera is computed, not searched: the closest position from which the whole surface is in the
+picture.
 """
 
 import io
@@ -14,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from losslandscape.errors import InputError
-from losslandscape.pictures.mesh import Mesh, grid_quads, import_pyvista, shading_colours, to_polydata
+from losslandscape.pictures.mesh import (
+    Mesh,
+    grid_quads,
+    import_pyvista,
+    shading_colours,
+    to_polydata,
+)
 
 VIEWS = {  # azimuth and elevation of the camera, in degrees; azimuth 0 looks from +x, -90 from -y
     "default": (-60.0, 40.0),
@@ -33,7 +40,8 @@ FRAMES = 48  # of a turn
 FRAME_SECONDS = 0.08
 CONTOURS = 14  # level lines
 
-LIGHTS = (  # turn from the camera and elevation in degrees, intensity; no elevation: that of the camera
+# turn from the camera and elevation in degrees, intensity; no elevation: that of the camera
+LIGHTS = (
     (-70, 45, 0.8),  # key
     (50, 25, 0.35),  # fill
     (0, None, 0.15),  # headlight
@@ -42,7 +50,7 @@ LIGHTS = (  # turn from the camera and elevation in degrees, intensity; no eleva
 
 @dataclass(frozen=True)
 class Appearance:
-    """How a picture looks: colour map of matplotlib, number of level lines, without a background."""
+    """How a picture looks: colour map of matplotlib, number of level lines, no background."""
 
     colour_map: str = "viridis"
     contours: int = CONTOURS
@@ -50,9 +58,10 @@ class Appearance:
 
 
 def lit_picture(mesh, view, size=None, look=None):
-    """Picture (PIL) of a `box_mesh` from view = (azimuth, elevation) in degrees; size = (width, height) in pixels.
+    """Picture (PIL) of a `box_mesh`.
 
-    Without a size it is WIDTH wide and as high as its content.
+    view: (azimuth, elevation) in degrees; size: (width, height) in pixels. Without a size it is
+    WIDTH wide and as high as its content.
     """
     if size is None:
         aspect = content_aspect(np.asarray(mesh.points, float), camera_axes(*view))
@@ -70,7 +79,8 @@ def turntable(mesh, view, size=None, look=None):
     radius = np.hypot(points[:, 0], points[:, 1])
     rings = []
     for angle in np.linspace(0, 2 * np.pi, 36, endpoint=False):
-        rings.append(np.column_stack([radius * np.cos(angle), radius * np.sin(angle), points[:, 2]]))
+        x, y = radius * np.cos(angle), radius * np.sin(angle)
+        rings.append(np.column_stack([x, y, points[:, 2]]))
 
     azimuth, elevation = view
     turns = np.linspace(0, 360, FRAMES, endpoint=False)
@@ -82,7 +92,7 @@ def turntable(mesh, view, size=None, look=None):
 
 
 def camera_axes(azimuth, elevation):
-    """Unit vectors (right, up, forward) of a camera that looks at the middle from that direction (degrees)."""
+    """Unit vectors (right, up, forward) of a camera looking at the middle from there (degrees)."""
     azimuth, elevation = np.radians([azimuth, elevation])
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     backward = np.array([
@@ -100,11 +110,12 @@ def _half_height():
 
 
 def camera_position(points, axes, aspect):
-    """The closest camera position (3,) from which all `points` (n, 3) are in the picture, and centred in it.
+    """The closest camera position (3,) from which all `points` (n, 3) are in the picture, centred.
 
-    `axes` are those of `camera_axes`, `aspect` is width over height of the picture. A point p is inside when
-    |(p - c) right| <= aspect t (p - c) forward and |(p - c) up| <= t (p - c) forward, with t the tangent of half
-    the view angle: linear in the position c, so the best c is found without a search.
+    `axes` are those of `camera_axes`, `aspect` is width over height of the picture. A point p is
+    inside when |(p - c) right| <= aspect t (p - c) forward and |(p - c) up| <= t (p - c) forward,
+    with t the tangent of half the view angle: linear in the position c, so the best c is found
+    without a search.
     """
     right, up, forward = axes
     depth = points @ forward
@@ -123,7 +134,8 @@ def content_aspect(points, axes):
     """Width over height of the picture that the points (n, 3) fill, from 0.5 to 3."""
     right, up, forward = axes
     aspect = 1.5
-    for _ in range(8):  # the camera depends on the aspect and the aspect on the camera: a contraction
+    # the camera depends on the aspect and the aspect on the camera: a contraction
+    for _ in range(8):
         relative = points - camera_position(points, axes, aspect)
         depth = relative @ forward
         width = np.ptp(relative @ right / depth)
@@ -136,7 +148,7 @@ def content_aspect(points, axes):
 
 
 def require_rendering():
-    """Raise InputError where VTK can't draw. VTK itself would end the process with a segmentation fault."""
+    """Raise InputError where VTK can't draw: it would end the process by a segmentation fault."""
     from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  registers the windows
     from vtkmodules.vtkCommonCore import vtkLogger
     from vtkmodules.vtkRenderingCore import vtkRenderWindow
@@ -146,18 +158,20 @@ def require_rendering():
         return  # VTK has opened EGL to find that out
 
     # the other windows crash only when they draw: try it in a process of its own
-    probe = ("import pyvista; "
-             "pyvista.Plotter(off_screen=True, window_size=(16, 16)).screenshot(None, return_img=True)")
+    probe = ("import pyvista; plotter = pyvista.Plotter(off_screen=True, window_size=(16, 16)); "
+             "plotter.screenshot(None, return_img=True)")
     if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0:
-        raise InputError("VTK found no way to draw on this machine; install libEGL (Debian: apt install libegl1 "
-                         "libgl1-mesa-dri) or libOSMesa (apt install libosmesa6), with vtk 9.4 or newer")
+        raise InputError("VTK found no way to draw on this machine; install libEGL (Debian: apt "
+                         "install libegl1 libgl1-mesa-dri) or libOSMesa (apt install libosmesa6), "
+                         "with vtk 9.4 or newer")
 
 
 def refine(mesh, cells=300):
-    """The same surface with every quad as a bilinear patch of k x k quads, about `cells` along the longer side.
+    """The same surface with every quad as a bilinear patch of k x k quads, about `cells` a side.
 
-    A quad that is drawn as two triangles shows the diagonal that was chosen; a patch has no favoured diagonal.
-    The corners stay the points of the data; normals are interpolated, so that the shading is smooth.
+    A quad that is drawn as two triangles shows the diagonal that was chosen; a patch has no
+    favoured diagonal. The corners stay the points of the data; normals are interpolated, so that
+    the shading is smooth.
     """
     k = max(1, round(cells / math.sqrt(len(mesh.quads))))
     points_per_patch = (k + 1) ** 2
@@ -180,7 +194,7 @@ def refine(mesh, cells=300):
 
 
 def _photographs(mesh, views, size, look, framed):
-    """Pictures (PIL) of the mesh from each (azimuth, elevation), drawn at twice the size and averaged down.
+    """Pictures (PIL) of the mesh from each view, drawn at twice the size and averaged down.
 
     `framed` are the points (n, 3) that must fit into every picture.
     """
@@ -203,13 +217,15 @@ def _scene(mesh, size, look):
     """A plotter with the surface and its level lines, on white, as yet without lights."""
     pyvista = import_pyvista()
     require_rendering()
-    plotter = pyvista.Plotter(off_screen=True, window_size=[2 * side for side in size], lighting="none")
+    drawn_size = [2 * side for side in size]
+    plotter = pyvista.Plotter(off_screen=True, window_size=drawn_size, lighting="none")
     plotter.background_color = "white"
 
     surface = to_polydata(refine(mesh))
     plotter.add_mesh(
-        surface, scalars="zvalue", cmap=shading_colours(look.colour_map), interpolate_before_map=True,
-        smooth_shading=True, show_scalar_bar=False, ambient=0.35, diffuse=0.75, specular=0.1, specular_power=12,
+        surface, scalars="zvalue", cmap=shading_colours(look.colour_map),
+        interpolate_before_map=True, smooth_shading=True, show_scalar_bar=False,
+        ambient=0.35, diffuse=0.75, specular=0.1, specular_power=12,
     )  # fmt: skip
 
     low, high = surface.get_data_range("zvalue")
@@ -217,7 +233,8 @@ def _scene(mesh, size, look):
         levels = np.linspace(low, high, look.contours + 2)[1:-1]
         lines = surface.contour(levels, scalars="zvalue")
         width = max(1.5, size[0] / 600)
-        actor = plotter.add_mesh(lines, color="black", opacity=0.35, line_width=width, lighting=False)
+        actor = plotter.add_mesh(
+            lines, color="black", opacity=0.35, line_width=width, lighting=False)
 
         # pulled towards the camera, or the surface that they lie in would swallow half of them
         actor.mapper.SetResolveCoincidentTopologyToPolygonOffset()
@@ -287,7 +304,8 @@ def gif_bytes(frames):
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
     milliseconds = round(1000 * FRAME_SECONDS)
-    indexed[0].save(buffer, "GIF", save_all=True, append_images=indexed[1:], duration=milliseconds, loop=0)
+    indexed[0].save(
+        buffer, "GIF", save_all=True, append_images=indexed[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
 
 
@@ -297,7 +315,8 @@ def mp4_bytes(frames):
 
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "film.mp4")
-        writer = imageio_ffmpeg.write_frames(path, frames[0].size, fps=1 / FRAME_SECONDS, macro_block_size=2)
+        writer = imageio_ffmpeg.write_frames(
+            path, frames[0].size, fps=1 / FRAME_SECONDS, macro_block_size=2)
         writer.send(None)
         for frame in frames:
             writer.send(frame.tobytes())
@@ -310,17 +329,19 @@ FILM_WRITERS = {".gif": gif_bytes, ".mp4": mp4_bytes}  # each: frames -> bytes
 
 
 def film_writer(path):
-    """The writer for the film file `path`, by its ending; raises InputError before anything is drawn."""
+    """The writer for the film file `path`, by its ending; InputError before anything is drawn."""
     ending = os.path.splitext(path)[1].lower()
     if ending not in FILM_WRITERS:
         raise InputError(f"expected --orbit FILE.gif or FILE.mp4, got {path!r}")
     if not os.path.isdir(os.path.dirname(path) or "."):
-        raise InputError(f"expected --orbit in a folder that exists, got {path!r}; make the folder first")
+        raise InputError(f"expected --orbit in a folder that exists, got {path!r}; "
+                         "make the folder first")
     if ending == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
-            raise InputError("MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or take a .gif") from None
+            raise InputError("MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, "
+                             "or take a .gif") from None
     return FILM_WRITERS[ending]
 
 

@@ -1,7 +1,8 @@
 """A surface as a mesh: points, quads and values, and the files that hold it.
 
-surface -> `surface_heights` (resampled, clipped, logarithm) -> `surface_mesh`, or `box_mesh` of fixed
-proportions -> bytes of a file: `vtp_bytes` for ParaView, `MESH_WRITERS` for Blender and 3-D printers.
+surface -> `surface_heights` (resampled, clipped, logarithm) -> `surface_mesh`, or `box_mesh` of
+fixed proportions -> bytes of a file: `vtp_bytes` for ParaView, `MESH_WRITERS` for Blender and 3-D
+printers.
 
 The meshes are plain NumPy arrays. PyVista and VTK are imported where a file is made.
 """
@@ -28,7 +29,7 @@ STL_BASE = 0.04  # thickness below the lowest point of a print, relative to the 
 
 @dataclass(frozen=True)
 class Heights:
-    """Heights over a grid of the plane: x (nx,), y (ny,), z (ny, nx); NaN where there is no finite value."""
+    """Heights over a grid of the plane: x (nx,), y (ny,), z (ny, nx); NaN for no finite value."""
 
     x: np.ndarray
     y: np.ndarray
@@ -43,8 +44,9 @@ class Heights:
 def surface_heights(surface, name="train_loss", zmax=None, log=False, interp=None):
     """Heights of the values `name` of a 2-D surface.
 
-    In this order: resampled to interp x interp points, clipped at zmax (an infinite value too), then
-    log(z + 0.1). Raises InputError for a 1-D surface, for bad numbers, and for values without a logarithm.
+    In this order: resampled to interp x interp points, clipped at zmax (an infinite value too),
+    then log(z + 0.1). Raises InputError for a 1-D surface, for bad numbers, and for values without
+    a logarithm.
     """
     _check_heights_request(surface, zmax, interp)
 
@@ -62,8 +64,8 @@ def surface_heights(surface, name="train_loss", zmax=None, log=False, interp=Non
     if log:
         lowest = np.nanmin(z, initial=np.inf)
         if lowest + LOG_SHIFT <= 0:
-            raise InputError(f"expected values above -{LOG_SHIFT} for --log, got {lowest:.6g} in {name}; "
-                             "leave --log out")
+            raise InputError(f"expected values above -{LOG_SHIFT} for --log, got {lowest:.6g} "
+                             f"in {name}; leave --log out")
         z = np.log(z + LOG_SHIFT)
     return Heights(heights.x, heights.y, z)
 
@@ -71,31 +73,40 @@ def surface_heights(surface, name="train_loss", zmax=None, log=False, interp=Non
 def _check_heights_request(surface, zmax, interp):
     x, y = surface.grid.x, surface.grid.y
     if y is None:
-        raise InputError("expected a 2-D surface, got a 1-D one (no ycoordinates); draw it with plot_1D.py")
+        raise InputError("expected a 2-D surface, got a 1-D one (no ycoordinates); "
+                         "draw it with plot_1D.py")
     if len(x) < 2 or len(y) < 2:
         raise InputError(f"expected at least 2 points per axis, got {len(x)} x {len(y)}; "
                          "compute a finer surface")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InputError("expected finite coordinates, found NaN or infinite ones; the file is damaged")
+        raise InputError("expected finite coordinates, found NaN or infinite ones; "
+                         "the file is damaged")
     if zmax is not None and not (math.isfinite(zmax) and zmax > 0):
         raise InputError(f"expected --zmax above 0, or -1 for none, got {zmax}")
     if interp is not None and interp < 2:
-        raise InputError(f"expected --interp of at least 2 points per axis, or -1 for none, got {interp}")
+        raise InputError("expected --interp of at least 2 points per axis, or -1 for none, "
+                         f"got {interp}")
 
 
 def resample(heights, n):
-    """The heights on n x n points, by a spline through all points: cubic where an axis has at least 4 of them.
+    """The heights on n x n points, by a spline through all points.
 
-    The result is held within the range of the data: beside a steep wall a spline overshoots, below 0 for
-    example. A spline needs a value everywhere, so gaps are filled from the nearest point first, and cut out
-    again afterwards, cell by cell.
+    It is cubic where an axis has at least 4 points, and held within the range of the data: beside a
+    steep wall a spline overshoots, below 0 for example. A spline needs a value everywhere, so gaps
+    are filled from the nearest point first, and cut out again afterwards, cell by cell. Raises
+    InputError without a finite value, or where coordinates don't increase.
     """
-    from scipy.interpolate import NearestNDInterpolator, RectBivariateSpline, RegularGridInterpolator
+    from scipy.interpolate import (
+        NearestNDInterpolator,
+        RectBivariateSpline,
+        RegularGridInterpolator,
+    )
 
     x, y, z = heights.x, heights.y, heights.z
     finite = heights.finite
     if not finite.any():
-        raise InputError("expected at least one finite value to resample, found none; compute the surface first")
+        raise InputError("expected at least one finite value to resample, found none; "
+                         "compute the surface first")
     if (np.diff(x) <= 0).any() or (np.diff(y) <= 0).any():
         raise InputError("expected ascending coordinates to resample; leave --interp out")
 
@@ -132,9 +143,10 @@ class Mesh:
 
 
 def grid_quads(z):
-    """(corners (m, 4), left_out): the cells of z (ny, nx) with four finite corners, and the number of the others.
+    """(corners (m, 4), left_out): cells of z (ny, nx) with four finite corners; how many others.
 
-    Cells are in row-major order; the corners are i, i+1, i+nx+1, i+nx: counterclockwise seen from above.
+    Cells are in row-major order; the corners are i, i+1, i+nx+1, i+nx: counterclockwise seen from
+    above.
     """
     number = np.arange(z.size).reshape(z.shape)
     corners = np.stack([number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]], -1)
@@ -146,8 +158,8 @@ def grid_quads(z):
 def surface_mesh(heights):
     """Mesh of the points (x, y, z) with a finite z, float32, in row-major order.
 
-    Other points, and the quads that touch them, are left out: a NaN vertex spoils the bounds, and with them
-    the view, in ParaView. Raises InputError when no quad is left.
+    Other points, and the quads that touch them, are left out: a NaN vertex spoils the bounds, and
+    with them the view, in ParaView. Raises InputError when no quad is left.
     """
     quads, _ = grid_quads(heights.z)
     if len(quads) == 0:
@@ -183,7 +195,8 @@ def box_mesh(heights, zscale=ZSCALE):
 def _point_normals(mesh):
     """Unit normals (n, 3) of the points: the mean of those of the quads around each."""
     with_normals = to_polydata(mesh).compute_normals(
-        cell_normals=False, split_vertices=False, consistent_normals=False, auto_orient_normals=False)
+        cell_normals=False, split_vertices=False, consistent_normals=False,
+        auto_orient_normals=False)
     return np.asarray(with_normals.point_data["Normals"])
 
 
@@ -194,7 +207,8 @@ def import_pyvista():
     try:
         import pyvista
     except ImportError as error:
-        raise InputError(f"this needs PyVista, which can't be imported ({error}); pip install pyvista") from None
+        raise InputError(f"this needs PyVista, which can't be imported ({error}); "
+                         "pip install pyvista") from None
     return pyvista
 
 
@@ -211,12 +225,16 @@ def to_polydata(mesh):
 
 
 def shading_colours(name):
-    """Matplotlib's colour map `name` without its darkest part: shading darkens the rest, and black hides shape."""
+    """Matplotlib's colour map `name` without its darkest part.
+
+    Shading darkens the rest, and black hides shape. InputError for a name that matplotlib lacks.
+    """
     import matplotlib
     from matplotlib.colors import ListedColormap
 
     if name not in matplotlib.colormaps:
-        raise InputError(f"expected a colour map of matplotlib, such as viridis or cividis, got {name!r}")
+        raise InputError("expected a colour map of matplotlib, such as viridis or cividis, "
+                         f"got {name!r}")
     return ListedColormap(matplotlib.colormaps[name](np.linspace(0.15, 1, 256)))
 
 
@@ -224,7 +242,7 @@ def shading_colours(name):
 
 
 def vtp_bytes(mesh):
-    """ParaView file: float32 points, `zvalue` per point, `averaged zvalue` (mean of the corners) per quad."""
+    """ParaView file, float32: points with `zvalue`, quads with `averaged zvalue` of corners."""
     polydata = to_polydata(replace(mesh, values=mesh.values.astype(np.float32)))
     polydata.cell_data["averaged zvalue"] = mesh.values[mesh.quads].mean(1).astype(np.float32)
     return _written(polydata.save, ".vtp")
@@ -244,7 +262,7 @@ def obj_bytes(mesh, colour_map):
 
 
 def stl_bytes(mesh, colour_map):
-    """Binary STL for printing: a closed solid with a flat base, z up, longer side 100 mm; STL has no colours."""
+    """Binary STL for printing: a closed solid with a flat base, z up, longer side 100 mm."""
     # pull a copy of the surface down; the points of the surface itself come first
     solid = to_polydata(mesh).extrude((0, 0, -1), capping=True).triangulate()
 
@@ -256,12 +274,13 @@ def stl_bytes(mesh, colour_map):
     solid.points = points * STL_SIDE
 
     # slicers want every facet to point outwards
-    solid = solid.clean().compute_normals(cell_normals=True, point_normals=False, auto_orient_normals=True)
+    solid = solid.clean().compute_normals(
+        cell_normals=True, point_normals=False, auto_orient_normals=True)
     return _written(solid.save, ".stl")
 
 
 def glb_bytes(mesh, colour_map):
-    """Binary glTF 2.0: triangles with normals and one colour per point, y up. VTK writes glTF only as text."""
+    """Binary glTF 2.0: triangles, normals, a colour per point, y up. VTK writes only text."""
     turned = _y_up(mesh)
     triangles = to_polydata(turned).triangulate().faces.reshape(-1, 4)[:, 1:]  # (triangles, 3)
 
@@ -281,13 +300,18 @@ def glb_bytes(mesh, colour_map):
         count = len(array)
         if element == "SCALAR":
             count = array.size
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": array.nbytes, "target": target})
-        accessors.append({"bufferView": number, "componentType": component, "type": element, "count": count})
+        views.append({
+            "buffer": 0, "byteOffset": offset, "byteLength": array.nbytes, "target": target,
+        })
+        accessors.append({
+            "bufferView": number, "componentType": component, "type": element, "count": count,
+        })
         offset += array.nbytes
     accessors[0] |= {"min": turned.points.min(0).tolist(), "max": turned.points.max(0).tolist()}
 
     attributes = {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}
-    material = {"doubleSided": True, "pbrMetallicRoughness": {"metallicFactor": 0, "roughnessFactor": 0.7}}
+    roughness = {"metallicFactor": 0, "roughnessFactor": 0.7}
+    material = {"doubleSided": True, "pbrMetallicRoughness": roughness}
     scene = {
         "asset": {"version": "2.0", "generator": "h52vtp.py"},
         "scene": 0,
@@ -303,7 +327,7 @@ def glb_bytes(mesh, colour_map):
 
 
 def _glb_container(scene, binary):
-    """The bytes of a .glb file: a header, the scene as JSON, and the buffer; both padded to 4 bytes."""
+    """The bytes of a .glb file: a header, the scene as JSON, the buffer; both padded to 4 bytes."""
     text = json.dumps(scene).encode()
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(binary)
@@ -314,7 +338,7 @@ def _glb_container(scene, binary):
 
 
 def _linear_colours(values, colour_map):
-    """Colours (n, 4) of the values, in linear light as glTF has them; colour maps are sRGB (IEC 61966-2-1)."""
+    """Colours (n, 4) of the values in linear light, as glTF has them; maps are sRGB."""
     share = (values - values.min()) / (np.ptp(values) or 1)
     colours = shading_colours(colour_map)(share)
     srgb = colours[:, :3]
@@ -325,7 +349,9 @@ def _linear_colours(values, colour_map):
 def _y_up(mesh):
     """The mesh with y up, as OBJ and glTF have it: (x, y, z) becomes (x, z, -y)."""
     sign = np.float32([1, 1, -1])
-    return replace(mesh, points=mesh.points[:, [0, 2, 1]] * sign, normals=mesh.normals[:, [0, 2, 1]] * sign)
+    points = mesh.points[:, [0, 2, 1]] * sign
+    normals = mesh.normals[:, [0, 2, 1]] * sign
+    return replace(mesh, points=points, normals=normals)
 
 
 def _written(write, extension):
@@ -337,4 +363,5 @@ def _written(write, extension):
             return f.read()
 
 
-MESH_WRITERS = {"obj": obj_bytes, "stl": stl_bytes, "glb": glb_bytes}  # each: (mesh, colour map) -> bytes
+# each: (mesh, colour map) -> bytes
+MESH_WRITERS = {"obj": obj_bytes, "stl": stl_bytes, "glb": glb_bytes}

@@ -10,7 +10,8 @@ FIRST_BYTES = 2000  # are enough to recognize a file by
 def refuse_other_kind(path, is_own_kind, kind):
     """Raise InputError if something is at `path` that isn't a file of this kind.
 
-    is_own_kind: from the first bytes of a file to whether it may be replaced; kind: in words, with an article.
+    is_own_kind: from the first bytes of a file to whether it may be replaced; kind: in words, with
+    an article.
     """
     if not os.path.lexists(path):
         return
@@ -24,5 +25,5 @@ def refuse_other_kind(path, is_own_kind, kind):
             raise InputError(f"can't read {path}, which would be replaced ({error.strerror}); "
                              "give another name") from None
     if not own_kind:
-        raise InputError(f"expected the name of a new file, or of {kind} to replace, got {path}, which is "
-                         "something else; give another name")
+        raise InputError(f"expected the name of a new file, or of {kind} to replace, got {path}, "
+                         "which is something else; give another name")
