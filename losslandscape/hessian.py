@@ -432,4 +432,4 @@ class EigenvalueEvaluator:
 
 
 # until all import these from losslandscape.lanczos
-from losslandscape.lanczos import MOST, TOL, trace  # noqa: E402, F401
+from losslandscape.lanczos import trace  # noqa: E402, F401

@@ -233,6 +233,3 @@ def trace(product, like, samples=30, idle=lambda: None):
         estimates.append(float((signs @ product(signs, idle)).double()))
     standard_error = np.std(estimates, ddof=1) / np.sqrt(samples)
     return float(np.mean(estimates)), float(standard_error)
-
-
-MOST, TOL = MAX_PRODUCTS, TOLERANCE  # until all have the new names
