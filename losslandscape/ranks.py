@@ -1,12 +1,14 @@
-"""One or many processes, one or many devices. The only module that imports mpi4py, and only with more than one process.
+"""One or many processes, one or many devices.
 
-A run is a `World` of `size` ranks; one process is a world of size 1, with the same methods. What a rank prints, and how
-a job ends, is decided here:
+The only module that imports mpi4py, and only with more than one process. A run is a `World` of
+`size` ranks; one process is a world of size 1, with the same methods. What a rank prints, and how a
+job ends, is decided in this module:
 
+    world = connect()
     world.on_root(f)     rank 0 calls f(); every rank gets its result, or raises its error
     world.together(f)    every rank calls f(); if any fails, all raise
-    with world.guard():  an InputError is printed once and all ranks exit with code 2;
-                         any other exception on any rank ends the whole job at once, with a non-zero exit code
+    with world.guard():  an InputError is printed once and all ranks exit with code 2; any other
+                         exception on any rank ends the whole job at once, with another exit code
 """
 
 import contextlib
@@ -29,13 +31,68 @@ LAUNCHERS = {
     "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
 }
 
+SECONDS_TO_PASS_ON = 0.3  # launchers drop what they have not yet passed on when a job is aborted
+SECONDS_TO_END = 5  # in which a launcher ends the processes of an aborted job
+MEMORY_SHARE = 0.5  # of what a host has free: for data
+MEMORY_IF_UNKNOWN = 8 << 30  # bytes, taken as free where the system does not say
+
+# ---------------------------------------------------------------- how the processes were started
+
+
+def launcher():
+    """Name of the launcher of this process, a key of LAUNCHERS; '' without one."""
+    for name, (size, _) in LAUNCHERS.items():
+        if os.environ.get(size, "").isdigit():
+            return name
+    return ""
+
 
 def launched():
     """(number of processes, own number) as the launcher says; (1, 0) without a launcher."""
-    for size, rank in LAUNCHERS.values():
-        if os.environ.get(size, "").isdigit():
-            return int(os.environ[size]), int(os.environ.get(rank, "0"))
-    return 1, 0
+    if not launcher():
+        return 1, 0
+    size, rank = LAUNCHERS[launcher()]
+    return int(os.environ[size]), int(os.environ.get(rank, "0"))
+
+
+def connect():
+    """The World of this run: MPI's where a launcher started more than one process, else one process.
+
+    Whether --mpi was given makes no difference: as separate runs, the processes would all write the
+    same file. Raises InputError where MPI does not see what was launched.
+    """
+    size, number = launched()
+    if size == 1:
+        return World()
+
+    def fail(message):
+        if number > 0:  # the process with number 0 says it for all
+            sys.exit(2)
+        raise InputError(message)
+
+    try:
+        from mpi4py import MPI
+        from mpi4py.util import pkl5
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        fail(f"expected mpi4py and an MPI library for {size} processes ({reason}); "
+             "pip install mpi4py mpich")
+
+    comm = MPI.COMM_WORLD
+    if comm.size != size:
+        fail(f"the launcher started {size} processes, but mpi4py's MPI ({MPI.get_vendor()[0]}) "
+             f"sees {comm.size}; start it with the mpirun (or srun --mpi=...) of that MPI")
+    return World(comm, comm.Split_type(MPI.COMM_TYPE_SHARED), pkl5.Intracomm(comm))
+
+
+def mpi_library():
+    """Name and version of the MPI library of this process; call it in a world of several ranks."""
+    from mpi4py import MPI
+
+    return " ".join(MPI.Get_library_version().split()[:3]).rstrip(",\0")
+
+
+# ---------------------------------------------------------------- the processes of a run
 
 
 class RankFailed(Exception):
@@ -56,15 +113,24 @@ class _Alone:
 
 
 class World:
-    """The processes of this run: `rank` of `size`, and `local_rank` of `local_size` on this host."""
+    """The processes of this run: `rank` of `size`, and `local_rank` of `local_size` on this host.
+
+    comm: MPI's communicator of all ranks; node: of those on this host; large: of all ranks, for
+    messages of any size. Without them, one process.
+    """
 
     def __init__(self, comm=None, node=None, large=None):
+        self.rank, self.size = 0, 1
+        if comm is not None:
+            self.rank, self.size = comm.rank, comm.size
+        self.local_rank, self.local_size = 0, 1
+        if node is not None:
+            self.local_rank, self.local_size = node.rank, node.size
+
         self.comm = comm or _Alone()
-        self._large = large or self.comm  # the same processes, for messages of any size
-        self.rank, self.size = (comm.rank, comm.size) if comm else (0, 1)
-        self.local_rank, self.local_size = (node.rank, node.size) if node else (0, 1)
         self._node = node or _Alone()
-        self._pending = []  # isend requests, kept until they are done
+        self._large = large or self.comm
+        self._pending = []  # isend requests, held until they are done
 
     # ------------------------------------------------------------ collective
 
@@ -81,33 +147,46 @@ class World:
         return self._large.bcast(value)
 
     def on_root(self, function, *args, **kwargs):
-        """function(*args, **kwargs) on rank 0; every rank returns its result or raises its InputError."""
+        """function(*args, **kwargs) on rank 0.
+
+        Every rank returns its result, or raises its InputError.
+        """
         result, error = None, None
         if self.rank == 0:
             try:
                 result = function(*args, **kwargs)
             except InputError as caught:
                 error = caught
+
         result, error = self.bcast((result, error))
-        if error:
+        if error is not None:
             raise _agreed(error)
         return result
 
     def only_root(self, function, *args, **kwargs):
         """Like on_root, but the result stays on rank 0; the others return None."""
-        kept = []
-        self.on_root(lambda: kept.append(function(*args, **kwargs)))
-        return kept[0] if kept else None
+        result = None
+
+        def call():
+            nonlocal result
+            result = function(*args, **kwargs)
+
+        self.on_root(call)
+        return result
 
     def together(self, function, *args, **kwargs):
-        """function(*args, **kwargs) on every rank; if it raises InputError on some, every rank raises the first."""
+        """function(*args, **kwargs) on every rank.
+
+        If it raises InputError on some of them, every rank raises the first.
+        """
         result, error = None, None
         try:
             result = function(*args, **kwargs)
         except InputError as caught:
             error = caught
+
         self._wait()
-        errors = [e for e in self.comm.allgather(error) if e]
+        errors = [other for other in self.comm.allgather(error) if other is not None]
         if errors:
             raise _agreed(errors[0])
         return result
@@ -121,7 +200,8 @@ class World:
 
     def receive(self):
         """(rank, message) of a message that has arrived, or None."""
-        # twice: a look of MPICH's moves the messages that have come since the last call, but does not see them yet
+        # twice: a look of MPICH's moves the messages that have come since the last call, but does
+        # not see them yet
         if not self.comm.iprobe() and not self.comm.iprobe():
             return None
         from mpi4py import MPI
@@ -134,7 +214,7 @@ class World:
 
     @contextlib.contextmanager
     def guard(self):
-        """The body of a script. See the module's docstring for what becomes of exceptions."""
+        """The body of a script; the module's docstring says what becomes of exceptions."""
         try:
             yield
         except InputError as error:
@@ -148,10 +228,11 @@ class World:
             self.abort(str(failed))
         except SystemExit:
             raise
-        except KeyboardInterrupt:  # before or after the walk over the grid, which has its own way to stop
+        except KeyboardInterrupt:  # outside of the walk over the grid, which has its own way to stop
             self.abort("interrupted", 130)
         except BaseException:
-            self.abort(f"rank {self.rank} on {socket.gethostname()} failed:\n{traceback.format_exc()}")
+            host = socket.gethostname()
+            self.abort(f"rank {self.rank} on {host} failed:\n{traceback.format_exc()}")
         self._wait()
 
     def abort(self, message, code=1):
@@ -160,22 +241,26 @@ class World:
         sys.stdout.flush()
         if self.size == 1:
             sys.exit(code)
-        time.sleep(0.3)  # launchers drop what they have not yet passed on when a job is aborted
+
+        time.sleep(SECONDS_TO_PASS_ON)
         self.comm.Abort(code)
-        time.sleep(5)  # MPICH's returns before its launcher has ended this process, and the caller must not go on
+
+        # MPICH's Abort returns before its launcher has ended this process; the caller must not go on
+        time.sleep(SECONDS_TO_END)
         os._exit(code)
 
     # ------------------------------------------------------------ hardware
 
     def share_threads(self):
-        """Give this rank its share of the cores of its host; returns the number of threads of this rank.
+        """Give this rank its share of the cores of its host; returns the number of its threads.
 
-        The cores are those that the ranks of this host may run on, taken together: a launcher may have bound each to
-        one. torch alone gets this wrong both ways: one thread under MPICH's mpirun, all cores per rank under others.
-        OMP_NUM_THREADS, where the user set it, is respected.
+        The cores are those that the ranks of this host may run on, taken together: a launcher may
+        have bound each to one. torch alone gets this wrong both ways: one thread under MPICH's
+        mpirun, all cores per rank under others. OMP_NUM_THREADS, where the user set it, is
+        respected.
         """
-        allowed = set().union(*self._node.allgather(_own_cores()))
-        threads = max(1, len(allowed) // self.local_size)
+        cores = set().union(*self._node.allgather(own_cores()))
+        threads = max(1, len(cores) // self.local_size)
         if os.environ.get("OMP_NUM_THREADS", "").isdigit():
             threads = max(1, int(os.environ["OMP_NUM_THREADS"]))
         torch.set_num_threads(threads)
@@ -183,32 +268,43 @@ class World:
 
     def share_memory(self):
         """Bytes that this rank may fill with data: its share of half of what its host has free."""
-        with contextlib.suppress(OSError, ValueError, StopIteration):
-            lines = Path("/proc/meminfo").read_text().splitlines()
-            free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-            return 1024 * free // 2 // self.local_size
-        return (4 << 30) // self.local_size
+        return int(MEMORY_SHARE * free_memory()) // self.local_size
 
     def devices(self, cuda, ngpu=1):
-        """The torch devices of this rank: the CPU, or `ngpu` GPUs of its host, counted by the rank within the host."""
+        """[torch.device] of this rank: the CPU, or `ngpu` GPUs of its host.
+
+        The rank within the host counts: the first takes the first GPUs, and so on. Raises
+        InputError where there are fewer than `ngpu`.
+        """
         if not cuda:
             return [torch.device("cpu")]
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+        count = 0
+        if torch.cuda.is_available():
+            count = torch.cuda.device_count()
         if count == 0:
-            raise InputError(f"expected a CUDA device for --cuda, found none on {socket.gethostname()}; "
-                             "leave --cuda out to run on the CPU")
+            raise InputError(
+                f"expected a CUDA device for --cuda, found none on {socket.gethostname()}; "
+                "leave --cuda out to run on the CPU")
         if ngpu > count:
             raise InputError(f"expected at least {ngpu} GPUs for --ngpu {ngpu}, found {count} on "
                              f"{socket.gethostname()}; lower --ngpu")
+
         first = self.local_rank * ngpu
         return [torch.device("cuda", (first + i) % count) for i in range(ngpu)]
 
     def thread_hint(self):
-        """A sentence where Open MPI has bound a run of one process to fewer cores than the host has, else ''."""
-        allowed, cores = len(_own_cores()), len({_core(cpu) for cpu in range(os.cpu_count() or 1)})
-        if self.size > 1 or allowed >= cores or "OMPI_COMM_WORLD_SIZE" not in os.environ:
+        """A sentence where Open MPI has bound a run of one process to fewer cores than there are.
+
+        '' elsewhere.
+        """
+        all_cores = {_core_of(cpu) for cpu in range(os.cpu_count() or 1)}
+        allowed = own_cores()
+        is_bound = len(allowed) < len(all_cores) and launcher() == "Open MPI"
+        if self.size > 1 or not is_bound:
             return ""
-        return f"the launcher bound this run to {allowed} of {cores} cores; mpirun --bind-to none frees them"
+        return (f"the launcher bound this run to {len(allowed)} of {len(all_cores)} cores; "
+                "mpirun --bind-to none frees them")
 
 
 def _agreed(error):
@@ -217,42 +313,30 @@ def _agreed(error):
     return error
 
 
-def _core(cpu):
+# ---------------------------------------------------------------- hardware of a host
+
+
+def own_cores():
+    """The physical cores that this process may run on: a set of names."""
+    cpus = range(os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):
+        cpus = os.sched_getaffinity(0)
+    return {_core_of(cpu) for cpu in cpus}
+
+
+def _core_of(cpu):
     """The physical core of a logical CPU: two threads of one core don't convolve faster than one."""
+    folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
     try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+        return (folder / "thread_siblings_list").read_text().strip()
     except OSError:
-        return cpu
+        return str(cpu)
 
 
-def _own_cores():
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return {_core(cpu) for cpu in cpus}
-
-
-def connect():
-    """The World of this run: MPI's where a launcher started more than one process, else one process.
-
-    Whether --mpi was given makes no difference: as separate runs, the processes would all write the same file.
-    Raises InputError where MPI does not see what was launched.
-    """
-    size, number = launched()
-    if size == 1:
-        return World()
-
-    def fail(message):
-        if number:  # the process with number 0 says it for all
-            sys.exit(2)
-        raise InputError(message)
-
-    try:
-        from mpi4py import MPI
-        from mpi4py.util import pkl5
-    except (ImportError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        fail(f"expected mpi4py and an MPI library for {size} processes ({reason}); pip install mpi4py mpich")
-    comm = MPI.COMM_WORLD
-    if comm.size != size:
-        fail(f"the launcher started {size} processes, but mpi4py's MPI ({MPI.get_vendor()[0]}) sees {comm.size}; "
-             "start it with the mpirun (or srun --mpi=...) of that MPI")
-    return World(comm, comm.Split_type(MPI.COMM_TYPE_SHARED), pkl5.Intracomm(comm))
+def free_memory():
+    """Bytes of memory that this host has free."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return 1024 * int(line.split()[1])
+    return MEMORY_IF_UNKNOWN
