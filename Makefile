@@ -25,25 +25,27 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 NET := demo/resnet20_sgd_lr=0.1_bs=32_wd=0.0005_mom=0.9_save_epoch=10_noaug_dataset=digits
 MODEL := --model resnet20 --dataset digits --model_file $(NET)/model_8.t7
 NORM := --dir_type weights --xnorm filter --xignore biasbn
-LINE := $(NET)/model_8.t7_weights_xignore=biasbn_xnorm=filter.h5_[-1.0,1.0,41]_datasplit=2_splitidx=0_dataset=digits.h5
-PLANE := $(NET)/model_8.t7_weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5_[-1.0,1.0,21]x[-1.0,1.0,21]_datasplit=10_splitidx=0_dataset=digits.h5
 
 demo: .venv/ready
 	@echo "1. training resnet20 on 1500 handwritten digits"
 	python -m cifar10.main --model resnet20 --dataset digits --batch_size 32 --epochs 8 --noaug --save demo
 	@echo; echo "2. a line through the minimum: loss of half the training data and of the test data at 41 points"
-	mpirun -n 4 python plot_surface.py --mpi $(MODEL) --x=-1:1:41 $(NORM) --eval_set both --data_split 2
+	mpirun -n 4 python plot_surface.py --mpi $(MODEL) --x=-1:1:41 $(NORM) --eval_set both --data_split 2 \
+		--surf_file demo/line.h5
 	@echo; echo "3. a plane through the minimum: 21 x 21 points, a tenth of the training data"
 	mpirun -n 4 python plot_surface.py --mpi $(MODEL) --x=-1:1:21 --y=-1:1:21 $(NORM) \
-		--ynorm filter --yignore biasbn --data_split 10
+		--ynorm filter --yignore biasbn --data_split 10 --surf_file demo/plane.h5
 	@echo; echo "4. pictures"
-	@python plot_1D.py --surf_file '$(LINE)'
-	@python plot_2D.py --surf_file '$(PLANE)' --surf_name train_loss
-	@python h52html.py --surf_file '$(PLANE)'
-	@python h52vtp.py --surf_file '$(PLANE)' --surf_name train_loss --zmax 10 --log --png || \
-		python h52vtp.py --surf_file '$(PLANE)' --surf_name train_loss --zmax 10 --log
-	@echo; echo "Done. The pictures:"
-	@find demo \( -name '*.pdf' -o -name '*.vtp' -o -name '*.png' -o -name '*.html' \) -printf '  %p\n' | sort
+	@python plot_1D.py --surf_file demo/line.h5 >/dev/null
+	@python plot_2D.py --surf_file demo/plane.h5 --surf_name train_loss >/dev/null
+	@python h52html.py --surf_file demo/plane.h5 --output demo/plane.html >/dev/null
+	@python h52vtp.py --surf_file demo/plane.h5 --surf_name train_loss --zmax 10 --log --png >/dev/null || \
+		python h52vtp.py --surf_file demo/plane.h5 --surf_name train_loss --zmax 10 --log >/dev/null
+	@echo; echo "Done. Open demo/plane.html in a browser: the plane, to rotate and to read. Beside it, in demo/:"
+	@echo "  line.h5_1d_loss_acc.pdf     loss and accuracy along the line, training and test"
+	@echo "  plane.h5_*_2dcontour.pdf    contours of the plane; _2dcontourf, _2dheat and _3dsurface of the same"
+	@echo "  plane.h5_*.png              the plane, lit, as in figure 1 of the paper; .vtp for ParaView"
+	@echo "  line.h5 plane.h5            the numbers; losslandscape/describe.py says from what they were made"
 
 # The gallery. Each part can be made alone, and goes on where it was stopped.
 gallery: gallery-shortcuts gallery-batches gallery-path gallery-curvature

@@ -12,15 +12,15 @@ from torch import nn
 
 import plot_hessian_eigen
 import plot_surface
+from losslandscape import choices, flatness
 from losslandscape import directions as net_plotter
 from losslandscape import evaluator as evaluation
-from losslandscape import flatness
 from losslandscape import hessian as hess_vec_prod
 from losslandscape.data import datasets as dataloader
 from losslandscape.files import layouts as h5_util
+from losslandscape.hessian import EIGENVALUE_NAMES as NAMES
 from losslandscape.networks import loading as model_loader
 from losslandscape.networks.models import MODELS
-from plot_hessian_eigen import NAMES
 from tests.conftest import GOLDEN, refused, run
 
 FILTER = ["--xnorm", "filter", "--xignore", "biasbn"]
@@ -97,7 +97,7 @@ def test_along_an_eigenvector_of_a_quadratic_the_curvature_of_the_surface_is_the
     monkeypatch.setitem(evaluation.LOSSES, "squares", squares)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    monkeypatch.setattr(model_loader, "load_net", lambda *_: net.eval())
+    monkeypatch.setattr(choices, "load_net", lambda *_: net.eval())
     torch.save(net.state_dict(), "linear.t7")
     inputs, targets = torch.randn(21, 3, 2, 2), torch.arange(21) % 3
     np.savez("d.npz", x_train=inputs.numpy(), y_train=targets.numpy())
