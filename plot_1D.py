@@ -27,7 +27,7 @@ from losslandscape.pictures.curves import (  # noqa: F401 (some are for who impo
 from losslandscape.pictures.style import format_of, picture_flags
 
 
-def curve_parser():
+def make_parser():
     """The flags of plot_1D.py."""
     parser = Parser(
         description=__doc__.split("\n\n")[0], epilog="Figures are written beside the surface file."
@@ -48,7 +48,7 @@ def curve_parser():
 
 
 def main(argv=None):
-    args = curve_parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     surf_files, prefix, output = args.surf_file, args.prefix, args.output
 
     # what is asked for makes sense

@@ -2,7 +2,7 @@
 
     python plot_trajectory.py --model resnet56 --model_folder DIR --max_epoch 300
     python plot_trajectory.py --model resnet56 --model_folder A B C   # one PCA of several runs
-    python plot_trajectory.py ... --eval --dataset cifar10 --cuda     # the loss of every checkpoint, too
+    python plot_trajectory.py ... --eval --dataset cifar10 --cuda     # the loss of the checkpoints
     python plot_trajectory.py ... --dir_file DIRECTIONS.h5            # on a plane that exists
 
     # a surface around the path; then the path over it, and a film of it
@@ -19,8 +19,6 @@ is from the plane and, with --eval, its loss beside the loss that the plane has 
 """
 
 import argparse
-import os
-from dataclasses import replace
 
 from losslandscape.choices import DataChoice, Hardware
 from losslandscape.command import Parser, natural_int, positive_int, run
@@ -29,7 +27,6 @@ from losslandscape.data.datasets import FORMS
 from losslandscape.devices import PRECISIONS
 from losslandscape.directions import DIR_TYPES, IGNORES, directions_hash
 from losslandscape.errors import InputError
-from losslandscape.files.layouts import write_directions
 from losslandscape.files.names import (
     common_folder,
     pca_file_name,
@@ -49,18 +46,18 @@ from losslandscape.shadows import (
     check_output_places,
     distances_in_words,
     evaluate,
+    find_plane,
     forget_other_losses,
     losses_in_words,
-    make_folder_of,
-    read_plane,
     say_other_measure,
     take_up_losses,
     variance_in_words,
+    write_new_plane,
 )
-from losslandscape.trajectory import check_folders, find_checkpoints, open_path, pca
+from losslandscape.trajectory import find_runs, open_path
 
 
-def trajectory_parser():
+def make_parser():
     """The flags of plot_trajectory.py."""
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     checkpoint_flags(p.add_argument_group("checkpoints").add_argument)
@@ -129,30 +126,46 @@ def figure_flags(add):
     add("--animate", action="store_true", help="a GIF of the path, epoch by epoch")
 
 
+def names_for_legend(labels, own_labels):
+    """The names of several runs in the figures; a single run needs none."""
+    if own_labels and len(own_labels) != len(labels):
+        raise InputError(
+            f"expected one of --labels per run, got {len(own_labels)} for {len(labels)} runs"
+        )
+    if not own_labels and len(labels) > 1:
+        return labels
+    return own_labels
+
+
+def draw_path_figures(proj_files, dir_file, names, fmt, surf_file, surf_name, contours):
+    """Draw the path alone, what its plane hides, and the path over the contours of a surface."""
+    written = plot_trajectory(proj_files, dir_file, labels=names, fmt=fmt)
+    written += plot_against_epoch(proj_files, names, fmt)
+    if surf_file:
+        written += plot_contour_trajectory(
+            surf_file, dir_file, proj_files, surf_name, labels=names, fmt=fmt, **contours
+        )
+    return written
+
+
 def main(argv=None):
-    args = trajectory_parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
 
     # the checkpoints, and the files that will hold their plane and their path on it
-    folders = args.model_folder
-    check_folders(folders)
-    runs = [
-        find_checkpoints(
-            folder, args.prefix, args.suffix, args.start_epoch, args.max_epoch, args.save_epoch
-        )
-        for folder in folders
-    ]
-    labels = run_labels(folders)
-    joint_labels = labels if len(runs) > 1 else []
-    names = args.labels or joint_labels
-    if names and len(names) != len(runs):
-        raise InputError(f"expected one label per run, got {len(names)} for {len(runs)} runs")
+    runs = find_runs(
+        args.model_folder, args.prefix, args.suffix, args.start_epoch, args.max_epoch,
+        args.save_epoch,
+    )  # fmt: skip
+    labels = run_labels(args.model_folder)
+    names = names_for_legend(labels, args.labels)
     dir_file = args.dir_file or pca_file_name(
-        common_folder(folders), args.dir_type, args.ignore, args.save_epoch, joint_labels
-    )
+        common_folder(args.model_folder), args.dir_type, args.ignore, args.save_epoch,
+        labels if len(runs) > 1 else (),
+    )  # fmt: skip
     proj_files = projection_file_names(dir_file, labels)
     check_output_places(dir_file, proj_files, chosen=bool(args.dir_file))
 
-    # what --eval measures: data first, as they take less time to read than the checkpoints
+    # what --eval measures; data are read first, they take less time than the checkpoints
     architecture = Architecture.parse(args.model, args.model_kwargs)
     loss = None
     if args.eval:
@@ -166,15 +179,11 @@ def main(argv=None):
     if loss:
         loss = loss.fitted_to(load_net(architecture, path.origin_file, args.trust_pickle))
 
-    # the plane, and the path on it
-    is_new = not os.path.exists(dir_file)
-    if is_new:
-        directions = pca(path, args.ignore)
-    else:
-        directions = read_plane(dir_file, path, chosen=bool(args.dir_file))
+    # the plane, and the path on it; all is checked before the first file is written
+    directions = find_plane(dir_file, path, args.ignore, chosen=bool(args.dir_file))
     made_from = path.provenance | {"model": str(architecture)} | circumstances()
     plane = made_from | {"directions": directions_hash(directions)}
-    surf_name = args.surf_name
+    surface, surf_name = None, args.surf_name
     if args.surf_file:
         surface = read_2d(args.surf_file)
         surf_name = surf_name or surface.main_name
@@ -182,11 +191,7 @@ def main(argv=None):
     shadows = cast_shadows(path, directions, runs, labels, proj_files)
     measured = take_up_losses(shadows, plane)
 
-    # nothing has been written up to here, and all has been checked
-    if is_new:
-        make_folder_of(dir_file)
-        provenance = made_from | {"ignore": args.ignore}
-        write_directions(dir_file, replace(directions, provenance=provenance))
+    write_new_plane(dir_file, directions, made_from | {"ignore": args.ignore})
     print(f"directions: {dir_file}{variance_in_words(directions, len(path.files))}")
     for shadow in shadows:
         shadow.save(plane | {"evaluation": measured})
@@ -197,24 +202,17 @@ def main(argv=None):
         forget_other_losses(shadows, measured, loss)
         measured = loss.provenance
         evaluate(shadows, path, directions, loss, plane | {"evaluation": measured})
-    for shadow in shadows:
-        for line in losses_in_words(shadow):
-            print(f"  {line}")
+    for line in losses_in_words(shadows):
+        print(f"  {line}")
 
     # the figures
-    contours = {"vmin": args.vmin, "vmax": args.vmax, "vlevel": args.vlevel, "log": args.log}
-    written = plot_trajectory(proj_files, dir_file, labels=names, fmt=args.format)
-    written += plot_against_epoch(proj_files, names, args.format)
-    if args.surf_file:
+    if surface:
         say_other_measure(measured, args.surf_file, surface)
-        written += plot_contour_trajectory(
-            args.surf_file, dir_file, proj_files, surf_name, labels=names, fmt=args.format,
-            **contours,
-        )  # fmt: skip
+    contours = {"vmin": args.vmin, "vmax": args.vmax, "vlevel": args.vlevel, "log": args.log}
+    drawn_over = (args.surf_file, surf_name)
+    written = draw_path_figures(proj_files, dir_file, names, args.format, *drawn_over, contours)
     if args.animate:
-        written += animate(
-            proj_files, dir_file, args.surf_file, surf_name, labels=names, **contours
-        )
+        written += animate(proj_files, dir_file, *drawn_over, labels=names, **contours)
     for figure in written:
         print(f"figure: {figure}")
 

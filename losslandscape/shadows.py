@@ -23,10 +23,15 @@ from losslandscape.devices import precision_name
 from losslandscape.directions import WeightPlane
 from losslandscape.errors import InputError
 from losslandscape.evaluator import Evaluator
-from losslandscape.files.layouts import read_directions, read_projection, write_projection
+from losslandscape.files.layouts import (
+    read_directions,
+    read_projection,
+    write_directions,
+    write_projection,
+)
 from losslandscape.messages import Progress, say
 from losslandscape.ranks import World
-from losslandscape.trajectory import check_directions, project
+from losslandscape.trajectory import check_directions, pca, project
 
 LOSS_NAMES = ("true_loss", "true_acc", "plane_loss", "plane_acc")
 # of provenance: what makes a plane the same
@@ -65,16 +70,28 @@ def check_output_places(dir_file, proj_files, chosen):
             raise InputError(f"expected a file at {file}, found a folder; move it away")
 
 
-def make_folder_of(file):
-    """Make the folder that a file is to lie in."""
-    folder = os.path.dirname(file)
+def find_plane(dir_file, path, ignore, chosen):
+    """Directions of `dir_file`, or of a new PCA of the OptimizerPath where there is no such file.
+
+    ignore: see `pca`; chosen: see `read_plane`.
+    """
+    if os.path.exists(dir_file):
+        return read_plane(dir_file, path, chosen)
+    return pca(path, ignore)
+
+
+def write_new_plane(dir_file, directions, provenance):
+    """Write the direction file, and make its folder; a file that exists is left alone."""
+    if os.path.exists(dir_file):
+        return
+    folder = os.path.dirname(dir_file)
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"can't make {folder} ({error.strerror}); "
-            "make its place writable"
+            f"can't make {folder} ({error.strerror}); make its place writable"
         ) from None
+    write_directions(dir_file, replace(directions, provenance=provenance))
 
 
 def read_plane(dir_file, path, chosen):
@@ -389,23 +406,24 @@ def distances_in_words(shadow):
     )
 
 
-def losses_in_words(shadow):
+def losses_in_words(shadows):
     """Lines on losses that are not finite, and on the largest gap between checkpoint and shadow."""
-    values = shadow.values
-    if "evaluated" not in values or not values["evaluated"].any():
-        return []
-
     lines = []
-    gap = np.abs(values["plane_loss"] - values["true_loss"])
-    finite = np.isfinite(gap)
-    not_finite = int((values["evaluated"] & ~finite).sum())
-    if not_finite:
-        lines.append(f"{shadow.label}: {not_finite} of {len(gap)} losses are NaN or inf")
-    if finite.any():
-        widest = int(np.nanargmax(np.where(finite, gap, np.nan)))
-        lines.append(
-            f"{shadow.label}: loss of the checkpoint and of its shadow differ most at "
-            f"epoch {values['epoch'][widest]}: "
-            f"{values['true_loss'][widest]:.4g} and {values['plane_loss'][widest]:.4g}"
-        )
+    for shadow in shadows:
+        values = shadow.values
+        if "evaluated" not in values or not values["evaluated"].any():
+            continue
+
+        gap = np.abs(values["plane_loss"] - values["true_loss"])
+        finite = np.isfinite(gap)
+        bad = int((values["evaluated"] & ~finite).sum())
+        if bad:
+            lines.append(f"{shadow.label}: {bad} of {len(gap)} losses are NaN or inf")
+        if finite.any():
+            widest = int(np.nanargmax(np.where(finite, gap, np.nan)))
+            epoch, true = values["epoch"][widest], values["true_loss"][widest]
+            lines.append(
+                f"{shadow.label}: loss of the checkpoint and of its shadow differ most at "
+                f"epoch {epoch}: {true:.4g} and {values['plane_loss'][widest]:.4g}"
+            )
     return lines

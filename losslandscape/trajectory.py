@@ -48,18 +48,21 @@ class TrainingRun:
     files: tuple
 
 
-def check_folders(folders):
-    """Raises InputError unless there is a folder of a training run, and none twice."""
+def find_runs(folders, prefix, suffix, start_epoch, max_epoch, save_epoch):
+    """[TrainingRun] of the folders; InputError unless there is one, and none twice."""
     if not folders or not all(folders):
         raise InputError(
-            "expected --model_folder DIR, the folder of a training run (or of several), "
-            "got none"
+            "expected --model_folder DIR, the folder of a training run (or of several), got none"
         )
     if len({os.path.realpath(folder) for folder in folders}) < len(folders):
         raise InputError(
             f"expected different folders as --model_folder, got {' '.join(folders)}; "
             "give each run once"
         )
+    return [
+        find_checkpoints(folder, prefix, suffix, start_epoch, max_epoch, save_epoch)
+        for folder in folders
+    ]
 
 
 def find_checkpoints(

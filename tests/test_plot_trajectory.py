@@ -24,7 +24,7 @@ from losslandscape.files.layouts import (
 )
 from losslandscape.networks.checkpoints import checkpoint_hash
 from losslandscape.networks.loading import load_net
-from losslandscape.pictures import animation, epochs
+from losslandscape.pictures import animation, epochs, style
 from tests.conftest import GOLDEN, refused, run
 
 THEIRS = GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5"
@@ -127,7 +127,7 @@ def test_every_kind_of_pca_has_a_folder_of_its_own(tmp_path, flags, name, count)
 def test_a_rerun_finds_its_files_and_keeps_them(copy, monkeypatch):
     plane = copy / "PCA_weights_save_epoch=2" / "directions.h5"
     before, projected = plane.read_bytes(), arrays(f"{plane}_proj_cos.h5")
-    monkeypatch.setattr(plot_trajectory, "pca", None)  # not called
+    monkeypatch.setattr(shadows, "pca", None)  # not called
     monkeypatch.setattr(shadows.TrainingLoss, "set_up", None)
     plot_trajectory.main([*arguments(copy, dataset=copy / "data.npz"), "--eval"])
     plot_trajectory.main(arguments(copy))  # what was evaluated stays
@@ -365,6 +365,18 @@ def test_a_loss_that_is_nan_is_marked_and_said(copy, capsys):
     assert "1 of 4 losses are NaN or inf" in out and "differ most at epoch" in out
 
 
+@pytest.mark.parametrize("flag", ["--labels", "--label"])
+def test_runs_are_called_in_the_legend_what_the_user_calls_them(flag, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.update({path: figure}))
+    folders = [make_run(tmp_path / name) for name in "ab"]
+    plot_trajectory.main([*arguments(*folders), flag, "batch 128", "batch 8192"])
+    assert len(drawn) == 2
+    for figure in drawn.values():
+        texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+        assert {"batch 128", "batch 8192"} <= set(texts)
+
+
 # ---------------------------------------------------------------- plot_surface.py around a path
 
 
@@ -467,6 +479,10 @@ def twice(folder):
     return arguments(folder, f"{folder}/"), "different folders"
 
 
+def another_number_of_labels(folder):
+    return [*arguments(folder), "--labels", "a", "b"], "one of --labels per run, got 2 for 1"
+
+
 def no_data(folder):
     return [*arguments(folder, dataset=folder / "no.npz"), "--eval"], "no.npz"
 
@@ -481,8 +497,8 @@ def no_surface(folder):
 
 
 BAD = (no_folder, missing_folder, empty_folder, other_suffix, reversed_range, one_checkpoint, other_network,
-       unknown_model, corrupt_checkpoint, folder_in_the_way, missing_plane, no_plane, other_plane, twice, no_data,
-       other_labels, no_surface)
+       unknown_model, corrupt_checkpoint, folder_in_the_way, missing_plane, no_plane, other_plane, twice,
+       another_number_of_labels, no_data, other_labels, no_surface)
 
 
 @pytest.mark.parametrize("make", BAD)

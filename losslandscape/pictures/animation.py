@@ -15,7 +15,13 @@ from losslandscape.pictures.frame import fit_frame, new_frame
 from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d
-from losslandscape.pictures.paths import draw_paths, path_box, widened
+from losslandscape.pictures.paths import (
+    draw_paths,
+    is_inside,
+    joined_box,
+    path_box,
+    widened,
+)
 from losslandscape.pictures.scales import choose_scale
 from losslandscape.pictures.style import need, style
 from losslandscape.pictures.surfaces import draw_contours
@@ -94,20 +100,6 @@ def backdrop_with_contours(proj_files, dir_file, names, panel, scale):
         draw_contours(ax, panel, scale)
     add_heads(ax, lines)
     return figure, ax, lines
-
-
-def is_inside(inner, outer):
-    """Whether a box (left, right, bottom, top) lies within another one."""
-    left, right, bottom, top = inner
-    return outer[0] <= left and right <= outer[1] and outer[2] <= bottom and top <= outer[3]
-
-
-def joined_box(one, other):
-    """The smallest box that contains both."""
-    left, right, bottom, top = one
-    return (
-        min(left, other[0]), max(right, other[1]), min(bottom, other[2]), max(top, other[3])
-    )  # fmt: skip
 
 
 def longest_title(proj_files):

@@ -291,10 +291,13 @@ def title_of_curves(title, model, subject, arrays, repeats=0):
     """
     if title is not None:
         return title
+    parts = [model, subject]
+    if repeats:
+        parts.append(f"median of {repeats} directions")
     share = min(share_done(array) for array in arrays)
-    unfinished = f"{percent(share)} of the points" if share < 1 else ""
-    median = f"median of {repeats} directions" if repeats else ""
-    return heading(model, subject, median, unfinished)
+    if share < 1:
+        parts.append(f"{percent(share)} of the points")
+    return heading(*parts)
 
 
 def set_title_and_legend(figure, ax, handles, kinds, title):
@@ -360,7 +363,9 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
     figure = new_figure(COLUMN, HEIGHT, show)
     ax = figure.add_subplot()
     values, band = curves.values[name], curves.band(name)
-    colour = LOSS_COLOUR if is_loss(name) else ACCURACY_COLOUR
+    colour = ACCURACY_COLOUR
+    if is_loss(name):
+        colour = LOSS_COLOUR
     split = name.partition("_")[0]
     look = {"color": colour, "linestyle": SPLITS.get(split, "-"), "label": plain_name(name)}
     handles = [draw_curve(ax, curves.x, values, **look)]
@@ -490,7 +495,9 @@ def plot_1d_compare(
     limits = x_limits(all_curves, xmin, xmax)
 
     figure = comparison_figure(all_curves, labels, limits, loss_max, log, title, show)
-    kind = "1d_loss_err_compare_log" if log else "1d_loss_err_compare"
+    kind = "1d_loss_err_compare"
+    if log:
+        kind += "_log"
     path = output or picture_file_name(surf_files[0], kind, fmt)
     return write_figures({path: figure}, show)
 

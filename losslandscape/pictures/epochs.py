@@ -18,6 +18,7 @@ LOOKS = {  # of what is drawn
 }  # fmt: skip
 LOSSES = ("true_loss", "plane_loss")
 DISTANCES = ("distance", "distance_to_origin")
+AXIS_LABELS = {LOSSES: "train loss", DISTANCES: "distance"}
 MARKED_POINTS = 60  # up to so many, each point has a marker
 LOG_RANGE = 30  # largest over smallest loss from which the axis is logarithmic
 
@@ -35,23 +36,25 @@ def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
     figure of the first. Returns its path in a list.
     """
     tables = [read_projection(file)[0] for file in proj_files]
-    with_losses = any(evaluated_points(table).any() for table in tables)
-    figure = epochs_figure(tables, labels, with_losses)
-    kind = "loss" if with_losses else "distance"
+    panels, kind = [DISTANCES], "distance"
+    if any(evaluated_points(table).any() for table in tables):
+        panels, kind = [LOSSES, DISTANCES], "loss"
+
+    figure = epochs_figure(tables, panels, labels)
     return write_figures({picture_file_name(proj_files[0], kind, fmt): figure}, show=False)
 
 
-def epochs_figure(tables, labels, with_losses):
-    """The figure of several runs; tables: the arrays of their projection files, by name."""
-    panels = [LOSSES, DISTANCES] if with_losses else [DISTANCES]
+def epochs_figure(tables, panels, labels):
+    """The panels of several runs; tables: the arrays of their projection files, by name."""
     height = EPOCHS_HEIGHT + PANEL_HEIGHT * len(panels)
     if len(tables) > 1:
         height += LEGEND_HEIGHT
     figure = new_figure(COLUMN, height)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
 
-    most_points = max(len(table["epoch"]) for table in tables)
-    marker_size = 3 if most_points <= MARKED_POINTS else 0
+    marker_size = 3
+    if max(len(table["epoch"]) for table in tables) > MARKED_POINTS:
+        marker_size = 0
     for ax, names in zip(axes, panels, strict=True):
         draw_panel(ax, tables, names, marker_size)
     axes[-1].set_xlabel("epoch")
@@ -80,25 +83,30 @@ def draw_panel(ax, tables, names, marker_size):
         look = {"color": colour_of_run(0), "alpha": 0.15, "linewidth": 0}
         ax.fill_between(epochs, only_finite(true), only_finite(in_plane), **look)
 
-    finite = np.concatenate(drawn) if drawn else np.empty(0)
+    # the scale
+    finite = np.concatenate([np.empty(0), *drawn])
     low, high = finite.min(initial=np.inf), finite.max(initial=0)
     if names == LOSSES and low > 0 and high > LOG_RANGE * low:
         ax.set_yscale("log")
     else:
         ax.set_ylim(bottom=min(0, low))
-    ax.set_ylabel("train loss" if names == LOSSES else "distance")
+
+    ax.set_ylabel(AXIS_LABELS[names])
     ax.grid(True)
     add_legend(ax, tables, names, marker_size)
 
 
 def add_legend(ax, tables, names, marker_size):
     """What the kinds of lines are; the colour is that of the run where there is only one."""
-    colour = colour_of_run(0) if len(tables) == 1 else "0.3"
-    look = {"color": colour, "linewidth": 1, "markersize": marker_size}
+    look = {"color": "0.3", "linewidth": 1, "markersize": marker_size}
+    if len(tables) == 1:
+        look["color"] = colour_of_run(0)
+
     handles = [legend_entry(**look, **LOOKS[name]) for name in names]
     if any(has_bad_points(table, name) for table in tables for name in names):
         cross = {"linestyle": "", "marker": "x", "markersize": 4}
         handles.append(legend_entry("NaN or inf", **look | cross))
+
     ax.legend(handles=handles, loc="best", frameon=True, framealpha=0.85, edgecolor="none")
 
 
