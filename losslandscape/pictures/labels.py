@@ -212,7 +212,7 @@ def straight_stretches(segments, level, width, most_bend):
 
 
 def clearance_from(lines):
-    """Function from C rows of points, (C, n, 2), to their distances (C,) from the lines [(m, 2)]."""
+    """Function of C rows of points, (C, n, 2): their distances (C,) from the lines [(m, 2)]."""
     if not lines:
         return lambda rows: np.full(len(rows), np.inf)
     tree = need("scipy.spatial").cKDTree(np.concatenate(lines))

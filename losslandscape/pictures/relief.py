@@ -168,7 +168,10 @@ def refined_rows(axis, z, lines):
 
 def on_floor(rectangles, axis):
     """The corners [(4, 2)] as [(4, 3)] at the bottom of the axis."""
-    return [[(x, y, axis.bottom) for x, y in corners] for corners in rectangles]
+    points = []
+    for corners in rectangles:
+        points.append([(x, y, axis.bottom) for x, y in corners])
+    return points
 
 
 # ---------------------------------------------------------------- drawing

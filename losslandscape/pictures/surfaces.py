@@ -30,8 +30,10 @@ def draw_contours(ax, panel, scale):
 
 
 def fill_contours(ax, panel, scale):
-    """Filled contours with thin lines between; the ends beyond the levels have their own colours."""
+    """Filled contours with thin lines between; beyond the levels, at either end, one more colour."""
     z = drawable(panel, scale)
+
+    # a band needs two levels
     levels = scale.levels
     if len(levels) < 2:
         levels = np.unique([scale.low, *levels, scale.high])
