@@ -7,23 +7,24 @@
 What is measured, f being the surface and c the grid point of the checkpoint (0, 0):
 
     loss at the centre         f(c)
-    basin of threshold tau     the part of {f <= f(c) + tau} that is connected to c: its width (1-D), its share of
-                               the plane (2-D)
+    basin of threshold tau     the part of {f <= f(c) + tau} that is connected to c: its width (1-D),
+                               its share of the plane (2-D)
     sharpness                  100 (max f - f(c)) / (1 + f(c)) over the box of radius epsilon around c
     curvature at the centre    second derivative along each axis, with an error estimate
-    locally convex             share of the points whose finite-difference Hessian has no negative eigenvalue
+    locally convex             share of the points whose finite-difference Hessian has no negative
+                               eigenvalue
 
-Distances are in the coordinates of the plot. With filter-normalized directions 1 is the length of the weights, filter
-by filter, which is what makes the numbers of two networks comparable (Li et al. 2018, section 4). They describe the
-line or plane that was drawn, nothing else: a plane can miss the sharp directions. A basin of a handful of points is
-not resolved by the grid; compute a finer surface before you compare.
+Distances are in the coordinates of the plot. With filter-normalized directions 1 is the length of
+the weights, filter by filter, which is what makes the numbers of two networks comparable (Li et al.
+2018, section 4). They describe the line or plane that was drawn, nothing else: a plane can miss the
+sharp directions. A basin of a handful of points is not resolved by the grid; compute a finer surface
+before you compare.
 
-A grid without a point at 0 (an even count) is measured around its point nearest to 0, and the output says so: a loss
-that was computed, rather than one that was interpolated. Points that are not computed, NaN or infinite lie outside
-every basin and have no curvature; the output counts them.
+A grid without a point at 0 (an even count) is measured around its point nearest to 0, and the output
+says so. Points that are not computed, NaN or infinite lie outside every basin and have no curvature;
+the output counts them.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -33,99 +34,183 @@ from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_surface
 from losslandscape.flatness import EPSILON, TAUS, measures
 
-# ---------------------------------------------------------------- the command
 
-
-def _number(value, digits=4):
-    return "-" if value is None else f"{value:.{digits}g}"
-
-
-def _rows(found):
-    """(label, text) pairs of one surface, the rows of the table."""
-    centre = found["centre"]
-    at = ", ".join(f"{letter}={centre[letter]:.4g}" for letter in "xy" if letter in centre)
-    rows = [("loss at the centre", _number(centre["loss"])), ("centre", at + ("" if centre["exact"] else " (!)"))]
-    for basin in found["basins"]:
-        count = f"{basin['points']} point{'s' * (basin['points'] > 1)}"
-        if "width" in basin:
-            at_least = ">=" if basin["reaches_edge"] else ""
-            rows.append((f"width of the basin, tau={basin['tau']:g}", f"{at_least}{_number(basin['width'])} ({count})"))
-        else:
-            edge = ", cut off" if basin["reaches_edge"] else ""
-            rows.append((f"basin, share of the plane, tau={basin['tau']:g}",
-                         f"{_number(100 * basin['area_fraction'])} % ({count}{edge})"))
-    sharp = found["sharpness"]
-    reach = "" if sharp["reach"] is None or math.isclose(sharp["reach"], sharp["epsilon"]) else \
-        f" (reach {sharp['reach']:.4g})"
-    rows.append((f"sharpness, epsilon={sharp['epsilon']:g}",
-                 "-" if sharp["percent"] is None else f"{_number(sharp['percent'])} %{reach}"))
-    for letter, bend in found["curvature"].items():
-        error = "" if bend["error"] is None else f" +- {_number(bend['error'], 2)}"
-        rows.append((f"curvature along {letter}", _number(bend["value"]) + error))
-    share = found["convex"]["share"]
-    rows.append(("locally convex", "-" if share is None else f"{_number(100 * share)} %"))
-    rows.append(("points: all, uncomputed, not finite",
-                 f"{found['points']}, {found['uncomputed']}, {found['not_finite']}"))
-    return rows
-
-
-def table(results):
-    """The measures of {file: measures} as text: one row per measure, one column per file, notes below."""
-    columns = [dict(_rows(found)) for found in results.values()]
-    labels = list(dict.fromkeys(label for column in columns for label in column))
-    letters = [_letter(i) for i in range(len(columns))]
-    names = {found["name"] for found in results.values()}
-    cells = [[", ".join(sorted(names)), *letters]]
-    cells += [[label, *(column.get(label, "-") for column in columns)] for label in labels]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [f"{letter}: {path}" for letter, path in zip(letters, results, strict=True)] + [""]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    notes = []
-    if any(not found["centre"]["exact"] for found in results.values()):
-        notes.append("(!) the grid has no point at 0: measured around the nearest point; take an odd count.")
-    if any(found["sharpness"]["reach"] is None for found in results.values()):
-        notes.append("sharpness -: no grid point within epsilon of the centre; take a larger --epsilon or finer grid.")
-    if len({_number(found["sharpness"]["reach"]) for found in results.values()}) > 1:
-        notes.append("the grids reach differently far into the sharpness box: these numbers do not compare.")
-    if any(found["uncomputed"] or found["not_finite"] for found in results.values()):
-        notes.append("points that are not computed or not finite count as outside the basin.")
-    return "\n".join(lines + ([""] + notes if notes else []))
-
-
-def _letter(i):
-    return chr(ord("A") + i) if i < 26 else f"#{i + 1}"
-
-
-def _plain(value):
-    """JSON has no infinity: it becomes the text "inf"."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def make_parser():
+    parser = Parser(description=__doc__)
+    parser.add_argument("surf_files", nargs="*", metavar="S.h5", help="surface files, 1-D or 2-D")
+    parser.add_argument("--surf_file", "-f", nargs="+", default=[], metavar="S.h5",
+                        help="the same, as a flag")
+    parser.add_argument("--surf_name", default="",
+                        help="which values: train_loss, test_loss, train_err, ... "
+                             "(default: train_loss, or what each file has)")
+    parser.add_argument("--tau", type=float, nargs="+", default=list(TAUS),
+                        help="basin thresholds above the centre")
+    parser.add_argument("--epsilon", type=float, default=EPSILON, help="radius of the sharpness box")
+    parser.add_argument("--json", action="store_true",
+                        help="print one JSON document instead of the table")
+    return parser
 
 
 def main(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("surf_files", nargs="+", metavar="S.h5", help="surface files, 1-D or 2-D")
-    parser.add_argument("--surf_name", default="", help="which values: train_loss, test_loss, train_err, ... (default: "
-                                                        "train_loss, or what each file has)")
-    parser.add_argument("--tau", type=float, nargs="+", default=list(TAUS), help="basin thresholds above the centre")
-    parser.add_argument("--epsilon", type=float, default=EPSILON, help="radius of the sharpness box")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
+    paths = args.surf_files + args.surf_file
+    if not paths:
+        raise InputError("expected surface files, got none; for example flatness.py SURFACE.h5")
 
-    results = {}
-    for path in args.surf_files:
-        try:
-            surface = read_surface(path)
-            results[path] = measures(surface, args.surf_name or surface.main_name, args.tau, args.epsilon)
-        except InputError as error:
-            raise InputError(str(error) if path in str(error) else f"{path}: {error}") from None
+    results = {path: measure_file(path, args.surf_name, args.tau, args.epsilon) for path in paths}
     if args.json:
-        print(json.dumps([{"surf_file": path} | _plain(found) for path, found in results.items()], indent=1))
+        documents = [{"surf_file": path} | json_value(measured) for path, measured in results.items()]
+        print(json.dumps(documents, indent=1))
     else:
-        print(table(results))
+        print(comparison_table(results))
+
+
+def measure_file(path, name, taus, epsilon):
+    """The measures of a surface file; name '' is the main one of the file. Raises InputError."""
+    try:
+        surface = read_surface(path)
+        return measures(surface, name or surface.main_name, taus, epsilon)
+    except InputError as error:
+        if path in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from None
+
+
+def json_value(value):
+    """The value with texts in the place of NaN and infinity, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: json_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [json_value(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+# ---------------------------------------------------------------- the table
+
+
+def comparison_table(results):
+    """{file: measures} as text: one row per measure, one column per file, notes below."""
+    letters = [column_letter(i) for i in range(len(results))]
+    columns = [measures_in_words(measured) for measured in results.values()]
+    names = sorted({measured["name"] for measured in results.values()})
+
+    # a row for every measure that one of the files has
+    cells = [[", ".join(names), *letters]]
+    all_rows = {}
+    for column in columns:
+        all_rows |= column
+    for row in all_rows:
+        cells.append([row, *(column.get(row, "-") for column in columns)])
+
+    lines = [f"{letter}: {path}" for letter, path in zip(letters, results, strict=True)]
+    lines.append("")
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+
+    notes = notes_below(list(results.values()))
+    if notes:
+        lines += ["", *notes]
+    return "\n".join(lines)
+
+
+def column_letter(i):
+    """A, B, ..., Z, #27, #28, ..."""
+    if i < 26:
+        return chr(ord("A") + i)
+    return f"#{i + 1}"
+
+
+def measures_in_words(measured):
+    """{row of the table: text} of one surface."""
+    centre = measured["centre"]
+    position = ", ".join(f"{letter}={centre[letter]:.4g}" for letter in "xy" if letter in centre)
+    if not centre["exact"]:
+        position += " (!)"
+    rows = {"loss at the centre": number_in_words(centre["loss"]), "centre": position}
+
+    for basin in measured["basins"]:
+        rows |= basin_in_words(basin)
+    rows |= sharpness_in_words(measured["sharpness"])
+    for letter, bend in measured["curvature"].items():
+        rows[f"curvature along {letter}"] = curvature_in_words(bend)
+
+    rows["locally convex"] = percent_in_words(measured["convex"]["share"])
+    counts = (measured["points"], measured["uncomputed"], measured["not_finite"])
+    rows["points: all, uncomputed, not finite"] = ", ".join(str(count) for count in counts)
+    return rows
+
+
+def basin_in_words(basin):
+    """{row: text} of one basin."""
+    points = f"{basin['points']} points"
+    if basin["points"] == 1:
+        points = "1 point"
+
+    if "width" in basin:
+        width = number_in_words(basin["width"])
+        if basin["reaches_edge"]:
+            width = f">={width}"
+        return {f"width of the basin, tau={basin['tau']:g}": f"{width} ({points})"}
+
+    if basin["reaches_edge"]:
+        points += ", cut off"
+    share = percent_in_words(basin["area_fraction"])
+    return {f"basin, share of the plane, tau={basin['tau']:g}": f"{share} ({points})"}
+
+
+def sharpness_in_words(sharpness):
+    """{row: text}, with the reach where it is not epsilon."""
+    row = f"sharpness, epsilon={sharpness['epsilon']:g}"
+    if sharpness["percent"] is None:
+        return {row: "-"}
+
+    text = f"{number_in_words(sharpness['percent'])} %"
+    if not math.isclose(sharpness["reach"], sharpness["epsilon"]):
+        text += f" (reach {sharpness['reach']:.4g})"
+    return {row: text}
+
+
+def curvature_in_words(bend):
+    text = number_in_words(bend["value"])
+    if bend["error"] is not None:
+        text += f" +- {number_in_words(bend['error'], 2)}"
+    return text
+
+
+def percent_in_words(share):
+    if share is None:
+        return "-"
+    return f"{number_in_words(100 * share)} %"
+
+
+def number_in_words(value, digits=4):
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}"
+
+
+def notes_below(measured):
+    """Sentences about what the numbers of some surfaces don't tell."""
+    notes = []
+    if not all(surface["centre"]["exact"] for surface in measured):
+        notes.append("(!) the grid has no point at 0: measured around the nearest point; "
+                     "take an odd count.")
+
+    reaches = [surface["sharpness"]["reach"] for surface in measured]
+    if None in reaches:
+        notes.append("sharpness -: no grid point within epsilon of the centre; "
+                     "take a larger --epsilon or finer grid.")
+    if len({number_in_words(reach) for reach in reaches}) > 1:
+        notes.append("the grids reach differently far into the sharpness box: "
+                     "these numbers do not compare.")
+
+    if any(surface["uncomputed"] or surface["not_finite"] for surface in measured):
+        notes.append("points that are not computed or not finite count as outside the basin.")
+    return notes
 
 
 if __name__ == "__main__":

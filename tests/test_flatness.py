@@ -283,6 +283,10 @@ def test_command_measures_what_the_file_has_when_nothing_is_asked_for(name, tmp_
     assert found["name"] == name and found["centre"]["loss"] == pytest.approx(0.5)
 
 
+def test_command_takes_its_files_as_a_flag_too():
+    assert command("--surf_file", GOLDEN / CURVE).stdout == command(GOLDEN / CURVE).stdout != ""
+
+
 def test_command_reads_the_files_of_the_original():
     found = json.loads(command(GOLDEN / CURVE, "--json").stdout)[0]
     assert found["centre"]["loss"] == pytest.approx(0.33778512, rel=1e-4) and found["points"] == 7
