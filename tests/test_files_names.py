@@ -69,6 +69,19 @@ def test_names_of_paths_are_those_of_the_original():
     assert names.projection_file_name(joint, "deep_b") == f"{joint}_deep_b_proj_cos.h5"
 
 
+@pytest.mark.parametrize("folders, common, labels", [
+    (["r/a"], "r/a", ["a"]),
+    (["r/a", "r/deep/b"], "r", ["a", "deep_b"]),
+    (["r", "r/b"], "r", ["r", "b"]),
+    (["r/a_b", "r/a/b"], "r", ["1_a_b", "2_a_b"]),
+    (["/r/a", "/r/b"], "/r", ["a", "b"]),
+])
+def test_runs_are_called_by_their_folders_seen_from_the_common_one(folders, common, labels):
+    assert names.common_folder(folders) == common and names.run_labels(folders) == labels
+    files = names.projection_file_names("d.h5", labels)
+    assert len(set(files)) == len(folders) and (len(files) > 1 or files == ["d.h5_proj_cos.h5"])
+
+
 def test_the_pca_of_many_runs_has_a_name_of_bounded_length_of_its_own():
     runs = [f"a_run_with_a_long_name_{i}" for i in range(100)]
     one, other = (pca_file_name("r", "weights", "", 1, labels) for labels in (runs, runs[::-1]))

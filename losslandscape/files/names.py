@@ -221,7 +221,7 @@ def run_labels(folders):
 
 
 def common_folder(folders):
-    """The folder that all of them lie in, absolute where one of them is; a single folder as it is given."""
+    """The folder that all of them lie in, absolute where one of them is; a single one as it is."""
     if len(folders) == 1:
         return folders[0]
     common = os.path.commonpath([os.path.abspath(folder) for folder in folders])
@@ -235,7 +235,10 @@ def _last_folder(folder):
 
 
 def projection_file_names(dir_file, labels):
-    """Names of the projections of all runs into the plane of `dir_file`; labels: as `run_labels` gives them."""
+    """Names of the projections of all runs into the plane of `dir_file`.
+
+    labels: as `run_labels` gives them.
+    """
     if len(labels) == 1:
         return [projection_file_name(dir_file)]
     return [projection_file_name(dir_file, label) for label in labels]
