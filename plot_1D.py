@@ -15,14 +15,10 @@ import numpy as np
 
 from losslandscape.command import Parser, natural_int, run
 from losslandscape.errors import InputError
-from losslandscape.pictures.curves import (  # noqa: F401 (some are for who imports them from here)
-    curve_figure,
-    curves_of,
+from losslandscape.pictures.curves import (
     plot_1d_compare,
     plot_1d_loss_err,
     plot_1d_loss_err_repeat,
-    repeat_files,
-    x_limits,
 )
 from losslandscape.pictures.style import format_of, picture_flags
 

@@ -15,17 +15,6 @@ import numpy as np
 
 from losslandscape.errors import InputError
 from losslandscape.files.atomic import write_file
-from losslandscape.pictures.words import (  # noqa: F401 (until all import them from there)
-    distinct_names,
-    heading,
-    in_percent,
-    is_loss,
-    labels_for,
-    number,
-    of_repeats,
-    percent,
-    plain_name,
-)
 
 COLUMN = 3.4  # inches, one column of a two-column paper
 PAGE = 7.0  # inches, both columns
