@@ -19,15 +19,6 @@ from losslandscape import command, flags, ranks, run
 from losslandscape.choices import DirectionChoice, Job, NetworkChoice, choose
 from losslandscape.describe import directions_in_words, provenance_in_words
 from losslandscape.direction_norms import angle, norms_table
-from losslandscape.directions import (
-    DIR_TYPES,
-    check_shapes,
-    create_random_direction,  # noqa: F401
-    create_target_direction,  # noqa: F401
-    names_of,
-    seed_everything,
-    tensors_of,
-)
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import read_directions
@@ -51,6 +42,15 @@ from losslandscape.original_api import (  # noqa: F401
 )
 from losslandscape.original_api import normalize_in_place as normalize_direction  # noqa: F401
 from losslandscape.original_api import setup_direction_of_flags as setup_direction  # noqa: F401
+from losslandscape.weight_space import (
+    DIR_TYPES,
+    check_shapes,
+    create_random_direction,  # noqa: F401
+    create_target_direction,  # noqa: F401
+    names_of,
+    seed_everything,
+    tensors_of,
+)
 
 
 def make_parser():

@@ -5,10 +5,10 @@
         --x=-1:1:51 --y=-1:1:51 --xnorm filter --xignore biasbn --ynorm filter --yignore biasbn --plot
     python plot_hessian_eigen.py ... --x=0:1:1 --trace --topk 10       more about the minimum itself
 
-The flags, the files and the walk over the grid are those of plot_surface.py: the same command after it adds max_eig and
-min_eig to the surface file, and killed runs are resumed. At each point stands the Hessian of the mean training loss with
-respect to the parameters of two or more dimensions, batch norm in eval mode. --params all: with respect to all of them.
---params REGEX: to those whose name matches, and only those move.
+The flags, the files and the walk over the grid are those of plot_surface.py: the same command after it adds
+max_eig and min_eig to the surface file, and killed runs are resumed. At each point stands the Hessian of the mean
+training loss with respect to the parameters of two or more dimensions, batch norm in eval mode. --params all: with
+respect to all of them. --params REGEX: to those whose name matches, and only those move.
 
 max_eig_res and min_eig_res are the residuals |H u - theta u| of the two eigenvalues; eig_converged is 1 where both are
 within the tolerance, 0 where not. All are NaN where the loss is not finite. --plot draws the ratio of the two (Li et

@@ -25,7 +25,6 @@ from losslandscape.command import Parser, natural_int, positive_int, run
 from losslandscape.criteria import LOSSES
 from losslandscape.data.datasets import FORMS
 from losslandscape.devices import PRECISIONS
-from losslandscape.directions import DIR_TYPES, IGNORES, directions_hash
 from losslandscape.errors import InputError
 from losslandscape.files.names import (
     common_folder,
@@ -55,6 +54,7 @@ from losslandscape.shadows import (
     write_new_plane,
 )
 from losslandscape.trajectory import find_runs, open_path
+from losslandscape.weight_space import DIR_TYPES, IGNORES, directions_hash
 
 
 def make_parser():

@@ -138,12 +138,14 @@ def plan_in_words(plan, grid, surf_file):
     if plan["remaining"] == 0:
         return lines
 
-    lines += ["", "from coarse to fine, a picture of the whole plane after each level:"]
-    done = plan["points"] - plan["remaining"]
-    for number, count in enumerate(plan["levels"], 1):
-        done += count
-        percent = 100 * done / plan["points"]
-        lines.append(f"  level {number}: {count:8} points, then {percent:5.1f} % are done")
+    # a curve has one level
+    if len(plan["levels"]) > 1:
+        lines += ["", "from coarse to fine, a picture of the whole plane after each level:"]
+        done = plan["points"] - plan["remaining"]
+        for number, count in enumerate(plan["levels"], 1):
+            done += count
+            percent = 100 * done / plan["points"]
+            lines.append(f"  level {number}: {count:8} points, then {percent:5.1f} % are done")
 
     lines += ["", "rank    takes    (the original: a slice of its own)"]
     for rank, (share, (first, last, count)) in enumerate(zip(plan["shares"], plan["slices"], strict=True)):

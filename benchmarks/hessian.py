@@ -37,11 +37,11 @@ from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: E402
 from losslandscape.criteria import crossentropy  # noqa: E402
 from losslandscape.data.datasets import load_dataset  # noqa: E402
 from losslandscape.data.splits import Split  # noqa: E402
-from losslandscape.directions import WeightPlane, create_random_direction  # noqa: E402
 from losslandscape.files.layouts import Directions  # noqa: E402
 from losslandscape.hessian import Hessian, double_backward  # noqa: E402
 from losslandscape.lanczos import lanczos  # noqa: E402
 from losslandscape.networks.models import MODELS  # noqa: E402
+from losslandscape.weight_space import WeightPlane, create_random_direction  # noqa: E402
 
 TOL = 1e-2
 POINTS = (0.0, 0.5)

@@ -25,10 +25,10 @@ from machine import hardware  # noqa: E402
 from losslandscape.criteria import crossentropy  # noqa: E402
 from losslandscape.data.datasets import load_dataset  # noqa: E402
 from losslandscape.data.splits import Split  # noqa: E402
-from losslandscape.directions import WeightPlane, create_random_direction, seed_everything  # noqa: E402
 from losslandscape.evaluator import Evaluator  # noqa: E402
 from losslandscape.files.layouts import Directions  # noqa: E402
 from losslandscape.networks.loading import load_net  # noqa: E402
+from losslandscape.weight_space import WeightPlane, create_random_direction, seed_everything  # noqa: E402
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 RADII = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)

@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from losslandscape import scheduler
+from losslandscape.criteria import choose_metric
 from losslandscape.data.splits import apply, as_split, each
-from losslandscape.directions import (
+from losslandscape.errors import InputError
+from losslandscape.evaluator import Evaluator
+from losslandscape.files.grid import Grid, Surface, limits
+from losslandscape.files.layouts import Directions
+from losslandscape.weight_space import (
     IGNORES,
     NORMS,
     SEED,
@@ -28,11 +33,6 @@ from losslandscape.directions import (
     restrict,
     tensors_of,
 )
-from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
-from losslandscape.files.grid import Grid, Surface, limits
-from losslandscape.files.layouts import Directions
-from losslandscape.losses import choose_metric
 
 __all__ = ["directions", "losses", "surface"]
 

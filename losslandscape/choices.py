@@ -12,10 +12,10 @@ from functools import cached_property
 
 from losslandscape import user_code
 from losslandscape.data import datasets
-from losslandscape.directions import Axis, Recipe, tensors_of
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.networks.loading import Architecture, load_net
+from losslandscape.weight_space import Axis, Recipe, tensors_of
 
 DEFAULT_X = "-1:1:51"
 BATCH_SIZE_BEFORE_CALIBRATION = 128

@@ -17,10 +17,10 @@ from losslandscape.command import natural_int, positive_int
 from losslandscape.criteria import LOSSES, METRICS
 from losslandscape.data.datasets import FORMS
 from losslandscape.devices import PRECISIONS
-from losslandscape.directions import DIR_TYPES, IGNORES, NORMS
 from losslandscape.files.grid import Grid
 from losslandscape.path_limits import choose_limits
 from losslandscape.pictures.results import Look, draw_repeats
+from losslandscape.weight_space import DIR_TYPES, IGNORES, NORMS
 
 
 def add_hardware_flags(parser):

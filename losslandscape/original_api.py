@@ -1,7 +1,7 @@
 """What scripts written for the original program call: its names and arguments, by our means.
 
 net_plotter.py, scheduler.py and mpi4pytorch.py hand these functions on. New code takes
-losslandscape.directions, losslandscape.scheduler and losslandscape.ranks instead.
+losslandscape.weight_space, losslandscape.scheduler and losslandscape.ranks instead.
 """
 
 from dataclasses import fields
@@ -11,13 +11,13 @@ import torch
 
 from losslandscape import ranks
 from losslandscape.choices import DirectionChoice, NetworkChoice
-from losslandscape.directions import (
+from losslandscape.files.layouts import STORED_NOT_COMPUTED, read_directions
+from losslandscape.scheduler import split_inds
+from losslandscape.weight_space import (
     NORMS,
     normalize_direction,
     setup_direction,
 )
-from losslandscape.files.layouts import STORED_NOT_COMPUTED, read_directions
-from losslandscape.scheduler import split_inds
 
 # ---------------------------------------------------------------- net_plotter: tensors
 

@@ -6,7 +6,6 @@
 import os
 from dataclasses import dataclass
 
-from losslandscape.directions import directions_hash
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_directions, read_projection
 from losslandscape.files.names import projections_of
@@ -14,6 +13,7 @@ from losslandscape.messages import say
 from losslandscape.networks.checkpoints import checkpoint_hash
 from losslandscape.pictures.paths import path_box, widened
 from losslandscape.trajectory import limits_around
+from losslandscape.weight_space import directions_hash
 
 MARGIN = 0.1  # of the path's extent, on each side
 

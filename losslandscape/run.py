@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from losslandscape import checks, directions, scheduler
+from losslandscape import checks, scheduler, weight_space
 from losslandscape.choices import BATCH_SIZE_BEFORE_CALIBRATION, Job
 from losslandscape.data import datasets
 from losslandscape.devices import precision_name, slow_precision
@@ -58,7 +58,7 @@ def check(world, job):
 class Experiment:
     """One surface: how its directions are made, and its files."""
 
-    recipe: directions.Recipe
+    recipe: weight_space.Recipe
     dir_file: str
     surf_file: str
 
@@ -145,7 +145,7 @@ class Run:
         net, measurement, origin = self.load(experiment.recipe)
         axes = world.on_root(self.make_directions, experiment, net, origin)
         if world.rank == 0 and axes.y is not None:
-            print(f"cosine similarity of the x and the y direction: {directions.cosine(axes):.6f}")
+            print(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
 
         # the surface file, new or taken up again: only rank 0 has it
         names = {split: measurement.names(split) for split in self.job.data.splits}
@@ -182,7 +182,7 @@ class Run:
             networks = copies_on(self.devices[:1], net)
             subject = checks.Subject(
                 net=net,
-                plane=directions.WeightPlane(networks[0], axes, self.job.directions.dir_type),
+                plane=weight_space.WeightPlane(networks[0], axes, self.job.directions.dir_type),
                 build=lambda data: self.loss_evaluator(net, data, measurement),
                 data=self.data,
                 grid=self.job.grid,
@@ -200,7 +200,7 @@ class Run:
     def load(self, recipe):
         """(network, measurement that fits it, where the network is from), after the seed of the experiment."""
         world, job = self.world, self.job
-        directions.seed_everything(recipe.idx)
+        weight_space.seed_everything(recipe.idx)
         net = world.together(job.network.load)
         # the draws of a network that tests something by chance must not reach the directions
         with torch.random.fork_rng(devices=[]):
@@ -243,7 +243,7 @@ class Run:
         provenance = origin
         if not user_named_the_file:
             provenance = origin | {"dir_type": recipe.dir_type}
-        return directions.setup_direction(
+        return weight_space.setup_direction(
             experiment.dir_file, recipe, net, lambda path: self.job.network.load_other(path, net), provenance,
             check=not user_named_the_file, write=write)
 
@@ -251,7 +251,7 @@ class Run:
         """From what the surface is made."""
         return {
             **origin,
-            "directions": directions.directions_hash(axes),
+            "directions": weight_space.directions_hash(axes),
             "dir_type": self.job.directions.dir_type,
             "dataset": self.job.data.dataset,
             "precision": self.precision,
@@ -281,7 +281,7 @@ class Run:
     def set_up(self, net, measurement, axes):
         """(planes, evaluator): a copy of the network on each device, ready to be moved and measured."""
         networks = copies_on(self.devices, net)
-        planes = [directions.WeightPlane(network, axes, self.job.directions.dir_type) for network in networks]
+        planes = [weight_space.WeightPlane(network, axes, self.job.directions.dir_type) for network in networks]
         return planes, measurement.build(networks, self.data, self.job.hardware)
 
     def agree_on_batch_size(self, store, measurement, evaluator):

@@ -20,7 +20,6 @@ from losslandscape.checks import check_fit
 from losslandscape.criteria import loss_function
 from losslandscape.data.datasets import prepare, split_hash
 from losslandscape.devices import precision_name
-from losslandscape.directions import WeightPlane
 from losslandscape.errors import InputError
 from losslandscape.evaluator import Evaluator
 from losslandscape.files.layouts import (
@@ -32,6 +31,7 @@ from losslandscape.files.layouts import (
 from losslandscape.messages import Progress, say
 from losslandscape.ranks import World
 from losslandscape.trajectory import check_directions, pca, project
+from losslandscape.weight_space import WeightPlane
 
 LOSS_NAMES = ("true_loss", "true_acc", "plane_loss", "plane_acc")
 # of provenance: what makes a plane the same

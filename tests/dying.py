@@ -27,9 +27,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import plot_surface
 from losslandscape import command, measurement
-from losslandscape import evaluator as evaluation
 from losslandscape.errors import InputError
-from losslandscape.files import store as surface_store
+from losslandscape.evaluator import Evaluator
+from losslandscape.files import store
 
 
 def fail():
@@ -66,7 +66,7 @@ MODES = {
 }
 
 
-class Dying(evaluation.Evaluator):
+class Dying(Evaluator):
     points = 0
 
     def __call__(self, names, idle=lambda: None):
@@ -85,20 +85,21 @@ class Dying(evaluation.Evaluator):
 
 
 def report_saves(save):
-    def reporting(store):
-        save(store)
+    def reporting(self):
+        save(self)
         with open(os.path.join(sys.argv[4], "saved"), "a") as f:
-            points = np.flatnonzero(store.surface.computed["train_loss"]).tolist()
+            points = np.flatnonzero(self.surface.computed["train_loss"]).tolist()
             f.write(json.dumps(points) + "\n")
 
     return reporting
 
 
 if __name__ == "__main__":
-    surface_store.MIN_WAIT_SECONDS = surface_store.MAX_WAIT_SECONDS = 0.02
-    surface_store.SAVE_SHARE, surface_store.SLOW_SHARE = 0.1, 1e9
+    store.MIN_WAIT_SECONDS = store.MAX_WAIT_SECONDS = 0.02
+    store.SAVE_SHARE, store.SLOW_SHARE = 0.1, 1e9
     for name in ("_write", "_append"):
-        setattr(surface_store.SurfaceStore, name, report_saves(getattr(surface_store.SurfaceStore, name)))
+        save = getattr(store.SurfaceStore, name)
+        setattr(store.SurfaceStore, name, report_saves(save))
     flags = sys.argv[sys.argv.index("--") + 1:]
     measurement.Evaluator = Dying
     command.run(lambda: plot_surface.main(flags))

@@ -11,9 +11,9 @@ from torch import nn
 
 import losslandscape
 from losslandscape.data.splits import Split
-from losslandscape.directions import WeightPlane
 from losslandscape.errors import InputError
 from losslandscape.evaluator import eval_loss
+from losslandscape.weight_space import WeightPlane
 from tests.conftest import ROOT
 
 torch.manual_seed(0)

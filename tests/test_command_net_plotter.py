@@ -10,9 +10,9 @@ from torch import nn
 
 import net_plotter
 import plot_surface
-from losslandscape.directions import Axis, Recipe, seed_everything
 from losslandscape.files.layouts import Directions, read_directions, write_directions
 from losslandscape.networks.loading import load_net
+from losslandscape.weight_space import Axis, Recipe, seed_everything
 from tests.conftest import GOLDEN, refused, run
 
 X = ("--xnorm", "filter", "--xignore", "biasbn")

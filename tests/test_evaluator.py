@@ -10,11 +10,11 @@ from losslandscape.criteria import LOSSES, crossentropy
 from losslandscape.data.datasets import load_dataset
 from losslandscape.data.splits import Batches, Split
 from losslandscape.devices import fits
-from losslandscape.directions import WeightPlane, create_target_direction, tensors_of
 from losslandscape.errors import InputError
 from losslandscape.evaluator import EvaluationShard, Evaluator, check_repeatable, eval_loss
 from losslandscape.files.layouts import Directions
 from losslandscape.networks.loading import load_net
+from losslandscape.weight_space import WeightPlane, create_target_direction, tensors_of
 from tests.oracles import images, plain, with_random_statistics
 
 SMALL = Split(torch.randn(23, 3, 8, 8), torch.randint(10, (23,)))

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from losslandscape.files import layouts as h5_util
-from losslandscape.files.store import Journal
+from losslandscape.files.journal import Journal
+from losslandscape.files.layouts import read_surface
 from tests.conftest import GOLDEN, ROOT
 
 SECONDS = 10  # in which a job must be gone
@@ -84,7 +84,7 @@ class Job:
         reported = self.reported()
         assert self.file.exists() or not reported
         if self.file.exists():
-            found = h5_util.read_surface(self.file)
+            found = read_surface(self.file)
             done = set(np.flatnonzero(found.computed["train_loss"]).tolist())
             assert reported <= done | {point for point, _ in Journal(self.file, found).read()}
 
@@ -114,7 +114,7 @@ def whole_run(tmp_path_factory):
         np.savez(folder / "data.npz", **{k: v[:8] for k, v in f.items()})
     job = Job(folder, seconds=0)
     assert job.process.wait(60) == 0, job.said()
-    return h5_util.read_surface(job.file), time.monotonic() - job.started
+    return read_surface(job.file), time.monotonic() - job.started
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def uninterrupted(whole_run):
 def assert_resumed_equals(folder, uninterrupted):
     job = Job(folder, seconds=0)
     assert job.process.wait(60) == 0, job.said()
-    found = h5_util.read_surface(job.file)
+    found = read_surface(job.file)
     for name in uninterrupted.values:
         np.testing.assert_array_equal(found.values[name], uninterrupted.values[name])
         assert found.computed[name].all()
@@ -181,7 +181,7 @@ def test_a_signal_saves_says_how_to_resume_and_ends_the_job(folder, uninterrupte
     code = job.assert_gone()
     assert code == 128 + signal.SIGUSR1 if name == "SIGUSR1" else code != 0  # a batch script may requeue itself by it
     job.assert_nothing_lost()
-    done = h5_util.read_surface(job.file).computed["train_loss"].sum()
+    done = read_surface(job.file).computed["train_loss"].sum()
     assert done > 0
     if (launcher, name, target) != ("openmpi", "SIGTERM", "mpirun"):  # there mpirun passes no output on any more
         told = re.search(r"interrupted by (SIG\w+) on .*: (\d+) of 40 points in .*; the same command goes on from",
@@ -215,7 +215,7 @@ def test_jobs_killed_at_random_moments_lose_nothing(folder, whole_run):
         code = job.assert_gone()
         job.assert_nothing_lost()
         if code == 0:  # it had ended before: begin again
-            found = h5_util.read_surface(job.file)
+            found = read_surface(job.file)
             np.testing.assert_array_equal(found.values["train_loss"], uninterrupted.values["train_loss"])
             job.file.unlink()
             (folder / "saved").unlink()
@@ -272,7 +272,7 @@ def test_two_machines_compute_the_surface_of_one(folder, uninterrupted, two_host
     job = Job(folder, "two hosts", ranks=4)
     assert job.process.wait(90) == 0, job.said()
     assert {(folder / f"host.{rank}").read_text() for rank in range(4)} == {"host-1", "host-2"}
-    found = h5_util.read_surface(job.file)
+    found = read_surface(job.file)
     for name in uninterrupted.values:
         np.testing.assert_array_equal(found.values[name], uninterrupted.values[name])
     assert found.provenance["host"] == "host-1"

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from losslandscape.criteria import crossentropy
-from losslandscape.directions import WeightPlane, create_random_direction
 from losslandscape.evaluator import eval_loss
 from losslandscape.files.layouts import Directions
 from losslandscape.folding import FoldedConvolution, fold
 from losslandscape.networks.models import MODELS
+from losslandscape.weight_space import WeightPlane, create_random_direction
 from tests.oracles import images, with_random_statistics
 
 

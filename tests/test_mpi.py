@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import plot_surface
-from losslandscape.files import layouts as h5_util
+from losslandscape.files.layouts import read_surface, write_surface
 from tests.conftest import GOLDEN, run
 
 PLANE = ("--xnorm", "filter", "--xignore", "biasbn", "--ynorm", "filter", "--yignore", "biasbn",
@@ -29,7 +29,7 @@ def alone(small, surface_arguments):
     """The surface of one process without mpirun: this one."""
     _, *flags = surface_arguments(small, *PLANE, "--surf_file", small / "alone.h5")
     plot_surface.main([str(flag) for flag in flags])
-    return h5_util.read_surface(small / "alone.h5")
+    return read_surface(small / "alone.h5")
 
 
 @pytest.mark.parametrize("ranks, flags", [(1, ["--mpi"]), (2, []), (3, ["--mpi"])])
@@ -38,7 +38,7 @@ def test_any_number_of_ranks_writes_the_same_file(ranks, flags, small, alone, su
     file = small / f"{ranks}.h5"
     done = run(*surface_arguments(small, *flags, *PLANE, "--surf_file", file), ranks=ranks)
     assert done.returncode == 0, done.stderr
-    found = h5_util.read_surface(file)
+    found = read_surface(file)
     assert found.values.keys() == alone.values.keys()
     for name, values in alone.values.items():
         np.testing.assert_array_equal(found.values[name], values)
@@ -51,14 +51,14 @@ def test_any_number_of_ranks_writes_the_same_file(ranks, flags, small, alone, su
 
 def test_resuming_with_another_number_of_ranks_equals_uninterrupted(small, alone, surface_arguments):
     """5 ranks for 3 points: some have nothing to do."""
-    part = h5_util.read_surface(small / "alone.h5")
+    part = read_surface(small / "alone.h5")
     for name in part.values:
         part.computed[name].flat[[0, 3, 7]] = False
         part.values[name].flat[[1]] = 0.25  # not to be computed again
-    h5_util.write_surface(small / "part.h5", part)
+    write_surface(small / "part.h5", part)
     done = run(*surface_arguments(small, "--mpi", *PLANE, "--surf_file", small / "part.h5"), ranks=5)
     assert done.returncode == 0 and "3 points (6 done before)" in done.stderr
-    found = h5_util.read_surface(small / "part.h5").values["train_loss"]
+    found = read_surface(small / "part.h5").values["train_loss"]
     assert found.flat[1] == 0.25
     np.testing.assert_array_equal(np.delete(found.ravel(), 1), np.delete(alone.values["train_loss"].ravel(), 1))
 
@@ -90,8 +90,8 @@ def test_bad_input_is_said_once_by_all_ranks_together(small, surface_arguments):
 FIRST_LOOK = """
 import sys, time, types
 sys.modules["torch"] = types.ModuleType("torch")
-from losslandscape import ranks as mpi4pytorch
-world = mpi4pytorch.connect()
+from losslandscape.ranks import connect
+world = connect()
 for _ in range(10):
     world.bcast()
     if world.rank:

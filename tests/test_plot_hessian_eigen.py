@@ -13,9 +13,9 @@ from torch import nn
 import plot_hessian_eigen
 import plot_surface
 from losslandscape import choices, flatness
-from losslandscape import directions as net_plotter
 from losslandscape import evaluator as evaluation
 from losslandscape import hessian as hess_vec_prod
+from losslandscape import weight_space as net_plotter
 from losslandscape.data import datasets as dataloader
 from losslandscape.files import layouts as h5_util
 from losslandscape.hessian import EIGENVALUE_NAMES as NAMES

@@ -9,11 +9,11 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from losslandscape import trajectory
-from losslandscape.directions import create_target_direction
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import Directions, read_directions, read_projection
 from losslandscape.networks.loading import load_net
+from losslandscape.weight_space import create_target_direction
 from tests.conftest import GOLDEN, ROOT
 
 THEIRS = GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5"

@@ -1,0 +1,448 @@
+"""Directions in weight space, and how a network is moved along them.
+
+A direction is a list of tensors with the shapes of the network's parameters (dir_type 'weights'), or
+of its state-dict entries ('states': with the running statistics of batch norm).
+
+    seed_everything(idx)                              before the network is built
+    directions = setup_direction(path, recipe, ...)   reads a direction file, or makes it
+    plane = WeightPlane(net, directions)
+    plane.place(x, y)                                 the network is at origin + x * dx + y * dy
+
+Random directions come from torch's global CPU generator, seeded with 123 + idx *before* the network
+is built, and are drawn after it was: so they equal those of the original code.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from losslandscape.errors import InputError
+from losslandscape.files.layouts import Directions, read_directions, write_directions
+from losslandscape.files.names import direction_file_name
+from losslandscape.files.provenance import refuse_mismatch
+
+SEED = 123
+
+# ---------------------------------------------------------------- normalization
+
+
+def filter_norms(tensor):
+    """Norm of each filter, a slice along dimension 0, shaped to broadcast against the tensor."""
+    norms = tensor.flatten(1).norm(dim=1)  # (filters,)
+    return norms.view(-1, *[1] * (tensor.dim() - 1))  # (filters, 1, ..., 1)
+
+
+def as_drawn(direction, weights):
+    return direction
+
+
+def filter_of_weights(direction, weights):
+    return direction * (filter_norms(weights) / (filter_norms(direction) + 1e-10))
+
+
+def layer_of_weights(direction, weights):
+    return direction * (weights.norm() / direction.norm())
+
+
+def each_weight(direction, weights):
+    return direction * weights
+
+
+def unit_filter(direction, weights):
+    return direction / (filter_norms(direction) + 1e-10)
+
+
+def unit_layer(direction, weights):
+    return direction / direction.norm()
+
+
+# --xnorm, --ynorm: function(direction, weights) of two tensors of the same shape, which has two or
+# more dimensions -> the normalized direction (Li et al. 2018, section 4)
+NORMS = {
+    "": as_drawn,
+    "filter": filter_of_weights,
+    "layer": layer_of_weights,
+    "weight": each_weight,
+    "dfilter": unit_filter,
+    "dlayer": unit_layer,
+}
+IGNORES = ("", "biasbn")
+DIR_TYPES = ("weights", "states")
+
+
+def normalize_direction(direction, weights, norm="filter", ignore="biasbn"):
+    """Normalized copy of a list of tensors.
+
+    norm (a key of NORMS) applies to tensors of two or more dimensions: 'filter' gives each filter
+    d[i] the norm of the matching filter of the weights, d[i] * |w[i]| / |d[i]| (Li et al. 2018,
+    section 4). Tensors of fewer dimensions (biases, batch norm) become zero with ignore='biasbn',
+    else the weights' own values.
+    """
+    normalize = NORMS[norm]
+    normalized = []
+    for d, w in zip(direction, weights, strict=True):
+        w = w.detach().float()
+        if d.dim() > 1:
+            normalized.append(normalize(d, w))
+        elif ignore == "biasbn":
+            normalized.append(torch.zeros_like(w))
+        else:
+            normalized.append(w.clone())
+    return normalized
+
+
+# ---------------------------------------------------------------- what a direction moves
+
+
+def tensors_of(net, dir_type):
+    """The tensors that a direction moves: parameters (weights), or all state-dict entries (states)."""
+    if dir_type == "weights":
+        return list(net.parameters())
+    return list(net.state_dict(keep_vars=True).values())
+
+
+def names_of(net, dir_type):
+    """The names of the tensors of `tensors_of`, in the same order."""
+    if dir_type == "weights":
+        return [name for name, _ in net.named_parameters()]
+    return list(net.state_dict())
+
+
+def movable(net, dir_type, params="", freeze=""):
+    """[bool] for the tensors of `tensors_of`: may it move?
+
+    params, freeze: regular expressions; only tensors with a name that matches `params`, and with
+    none that matches `freeze`, may. A tied weight has several names. Raises InputError where none
+    is left.
+    """
+    names = names_of(net, dir_type)
+
+    # tied weights: parameters() and state_dict() differ in how often they list them
+    names_of_tensor = {}
+    for name, tensor in net.named_parameters(remove_duplicate=False):
+        names_of_tensor.setdefault(id(tensor), []).append(name)
+
+    may_move = []
+    for name, tensor in zip(names, tensors_of(net, dir_type), strict=True):
+        all_names = [name, *names_of_tensor.get(id(tensor), [])]
+        chosen = not params or _any_matches(params, all_names)
+        frozen = bool(freeze) and _any_matches(freeze, all_names)
+        may_move.append(chosen and not frozen)
+
+    if not any(may_move):
+        raise InputError(
+            f"expected --params and --freeze to leave some of the {len(names)} tensors of the "
+            f"network, --params {params!r} --freeze {freeze!r} leave none; their names are "
+            f"{_examples(names)}")
+    return may_move
+
+
+def _any_matches(pattern, names):
+    return any(re.search(pattern, name) for name in names)
+
+
+def _examples(names):
+    """The first three names and the last."""
+    if len(names) <= 4:
+        return ", ".join(names)
+    return ", ".join([*names[:3], "...", names[-1]])
+
+
+# ---------------------------------------------------------------- new directions
+
+
+def create_random_direction(net, dir_type="weights", ignore="biasbn", norm="filter"):
+    """A Gaussian direction, normalized: [float32 tensor].
+
+    One draw per tensor, in order, from torch's global generator.
+    """
+    weights = tensors_of(net, dir_type)
+    direction = [torch.randn(w.shape) for w in weights]
+    return normalize_direction(direction, weights, norm, ignore)
+
+
+def create_target_direction(net, net2, dir_type="weights"):
+    """The direction from one network to another: weights (or states) of net2 minus those of net."""
+    pairs = zip(tensors_of(net, dir_type), tensors_of(net2, dir_type), strict=True)
+    return [end.detach().float() - start.detach().float() for start, end in pairs]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How one axis is made: random with this norm and ignore, or towards `model_file`."""
+
+    norm: str = ""
+    ignore: str = ""
+    model_file: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the directions of a plot are made; `y` is None for a 1-D plot.
+
+    Raises InputError for choices that don't go together.
+    """
+
+    model_file: str
+    x: Axis
+    y: Axis | None = None
+    dir_type: str = "weights"
+    same_dir: bool = False
+    idx: int = 0
+    params: str = ""  # see `movable`
+    freeze: str = ""
+
+    def __post_init__(self):
+        _check_pattern("--params", self.params)
+        _check_pattern("--freeze", self.freeze)
+        if not self.model_file:
+            raise InputError(
+                "expected --model_file, the trained network at the origin of the plot")
+        if self.y is None and self.same_dir:
+            raise InputError(
+                "--same_dir is about the y direction: give --y=min:max:count as well")
+        if self.y and self.same_dir and self.y.model_file:
+            raise InputError(
+                "--same_dir and --model_file3 both define the y direction; give one of them")
+
+    def file_name(self):
+        """Name of the direction file, the original's byte for byte."""
+        return direction_file_name(
+            self.model_file, self.dir_type, self.x, self.y, self.same_dir, self.params, self.freeze,
+            self.idx)
+
+
+def _check_pattern(flag, pattern):
+    """Raises InputError unless `pattern` is a regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"expected {flag} as a regular expression, got {pattern!r} ({error}); "
+            f"for example {flag} 'layer3|linear'") from None
+
+
+# ---------------------------------------------------------------- direction files
+
+
+def seed_everything(idx=0):
+    """Call before the network is built: building it draws from the same stream as the directions."""
+    torch.manual_seed(SEED + idx)
+
+
+def setup_direction(path, recipe, net, load_other, provenance, check=True, write=True):
+    """Read the directions at `path`, or make them by `recipe` and, with `write`, write them there.
+
+    net: the network at the origin, freshly built after `seed_everything`.
+    load_other(model_file): builds and loads the network that an axis leads to.
+    provenance: {checkpoint: hash, ...}; with `check`, a file made from anything else is refused.
+
+    Returns layouts.Directions. Raises InputError where the file does not fit the network.
+    """
+    if Path(path).exists():
+        directions = read_directions(path)
+        if check:
+            refuse_mismatch(path, directions.provenance, provenance)
+        check_shapes(path, directions, net, recipe.dir_type, need_y=recipe.y is not None)
+        return restrict(directions, net, recipe)
+
+    directions = make_directions(recipe, net, load_other, provenance)
+    if write:
+        write_directions(path, directions)
+    return directions
+
+
+def make_directions(recipe, net, load_other, provenance):
+    """layouts.Directions made by `recipe`; see `setup_direction`."""
+
+    def make_axis(axis):
+        if axis.model_file:
+            direction = create_target_direction(net, load_other(axis.model_file), recipe.dir_type)
+        else:
+            direction = create_random_direction(net, recipe.dir_type, axis.ignore, axis.norm)
+        return [tensor.numpy() for tensor in direction]
+
+    x = make_axis(recipe.x)
+    y = None
+    if recipe.same_dir:
+        y = x
+    elif recipe.y is not None:
+        y = make_axis(recipe.y)
+    return restrict(Directions(x, y, provenance), net, recipe)
+
+
+def restrict(directions, net, recipe):
+    """The directions with zeros in the tensors that --params and --freeze exclude.
+
+    Numbers for excluded tensors are drawn all the same, so the others are those of the whole
+    direction. Raises InputError where nothing is left that moves.
+    """
+    if not recipe.params and not recipe.freeze:
+        return directions
+
+    may_move = movable(net, recipe.dir_type, recipe.params, recipe.freeze)
+    x = _zeroed_unless(may_move, directions.x)
+    y = None
+    if directions.y is not None:
+        y = _zeroed_unless(may_move, directions.y)
+
+    if _is_zero(x) or (y is not None and _is_zero(y)):
+        raise InputError(
+            f"expected --params {recipe.params!r} --freeze {recipe.freeze!r} to leave a direction "
+            "that is not zero; biases and batch norm alone do not move with --xignore biasbn")
+    return replace(directions, x=x, y=y)
+
+
+def _zeroed_unless(may_move, arrays):
+    """The arrays, with zeros in the place of those that may not move."""
+    restricted = []
+    for array, moves in zip(arrays, may_move, strict=True):
+        restricted.append(array if moves else np.zeros_like(array))
+    return restricted
+
+
+def _is_zero(arrays):
+    return not any(array.any() for array in arrays)
+
+
+def check_shapes(path, directions, net, dir_type, need_y):
+    """Raises InputError unless the directions have the shapes of the network's tensors.
+
+    path: the name of the directions in messages. need_y: a y direction must be there, too.
+    """
+    if need_y and directions.y is None:
+        raise InputError(f"expected x and y directions in {path}, found x only; "
+                         "leave --y out, or give another --dir_file")
+
+    shapes = [tuple(tensor.shape) for tensor in tensors_of(net, dir_type)]
+    for name, arrays in (("xdirection", directions.x), ("ydirection", directions.y)):
+        if arrays is None:
+            continue
+        if len(arrays) != len(shapes):
+            raise InputError(
+                f"expected {len(shapes)} tensors in {name} of {path} ({dir_type} of this network), "
+                f"got {len(arrays)}; check --model and --dir_type")
+        for i, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+            if array.shape != shape:
+                raise InputError(
+                    f"expected tensor {i} of {name} in {path} to have shape {shape}, "
+                    f"got {array.shape}; check --model and --dir_type")
+
+
+def directions_hash(directions):
+    """SHA-256 of the contents of both axes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for arrays in (directions.x, directions.y or []):
+        for array in arrays:
+            digest.update(str(array.shape).encode())
+            if array.size > 0:
+                digest.update(memoryview(array).cast("B"))
+    return digest.hexdigest()
+
+
+def cosine(directions):
+    """Cosine similarity of the x and the y direction, all tensors taken as one vector."""
+    x, y = _as_one_vector(directions.x), _as_one_vector(directions.y)
+    return float(torch.nn.functional.cosine_similarity(x, y, dim=0))
+
+
+def _as_one_vector(arrays):
+    """(n,) float64."""
+    return torch.cat([torch.as_tensor(array).reshape(-1).double() for array in arrays])
+
+
+# ---------------------------------------------------------------- moving a network
+
+
+class WeightPlane:
+    """A network whose tensors can be put at origin + x * dx + y * dy.
+
+    Origin and directions lie in flat float32 buffers on the network's device, and the network's own
+    tensors become views of one flat buffer: a point is placed by two in-place passes over contiguous
+    memory, with no allocation, whatever the number of tensors.
+
+    Four-dimensional tensors keep their memory format (a channels-last convolution weight stays so).
+    Tensors of another floating dtype keep it: the sum is taken in float32 and rounded to it once.
+    Integer tensors (num_batches_tracked) are moved likewise and rounded towards zero. A tensor that
+    appears twice (tied weights) moves once; one whose directions are zero (--freeze, biasbn) is left
+    alone.
+    """
+
+    def __init__(self, net, directions, dir_type="weights"):
+        axes = [directions.x]
+        if directions.y is not None:
+            axes.append(directions.y)
+        all_tensors = tensors_of(net, dir_type)
+        moved = _moved_tensors(all_tensors, axes)
+        tensors = [all_tensors[i].data for i in moved]
+
+        # flat copies of the origin and of the directions, each (n,)
+        self._origin = torch.cat([_in_memory_order(t, like=t).float() for t in tensors])
+        self._axes = []
+        for axis in axes:
+            parts = []
+            for i, tensor in zip(moved, tensors, strict=True):
+                part = torch.as_tensor(axis[i]).to(tensor.device, torch.float32)
+                parts.append(_in_memory_order(part, like=tensor))
+            self._axes.append(torch.cat(parts))
+
+        # the buffer that holds the point; the network's tensors become views of it
+        self._point = self._origin.clone()  # (n,)
+        self._rounded = []  # (tensor, view of the point) for tensors that are not float32
+        start = 0
+        for i, tensor in zip(moved, tensors, strict=True):
+            end = start + tensor.numel()
+            view = _view_with_shape(self._point[start:end], like=tensor)
+            start = end
+            if tensor.dtype == torch.float32:
+                all_tensors[i].data = view
+            else:
+                self._rounded.append((tensor, view))
+
+    def place(self, x, y=0.0):
+        """Put the network at (x, y). At (0, 0) the tensors are the checkpoint's, bit for bit."""
+        torch.add(self._origin, self._axes[0], alpha=x, out=self._point)
+        if len(self._axes) == 2 and y != 0.0:
+            self._point.add_(self._axes[1], alpha=y)
+        for tensor, view in self._rounded:
+            tensor.copy_(view)
+
+
+def _moved_tensors(tensors, axes):
+    """Numbers of the tensors that move: the first of each that is tied, if a direction is not zero."""
+    numbers = []
+    seen = set()
+    for i, tensor in enumerate(tensors):
+        moves = any(torch.as_tensor(axis[i]).any() for axis in axes)
+        if moves and id(tensor) not in seen:
+            seen.add(id(tensor))
+            numbers.append(i)
+    return numbers or [0]  # at least one, so that the buffers have a device
+
+
+def _is_channels_last(tensor):
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def _in_memory_order(tensor, like):
+    """The elements of a tensor, (n,), in the order in which those of `like` lie in memory."""
+    if _is_channels_last(like):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.reshape(-1)
+
+
+def _view_with_shape(flat, like):
+    """A view of the flat elements with the shape and memory format of `like`."""
+    if _is_channels_last(like):
+        n, c, h, w = like.shape
+        return flat.view(n, h, w, c).permute(0, 3, 1, 2)
+    return flat.view(like.shape)
+
+
+# until all callers have the new names
+Plane = WeightPlane
+check_fit = check_shapes
