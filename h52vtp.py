@@ -24,7 +24,7 @@ import sys
 
 import numpy as np
 
-from losslandscape.command import Parser, natural_int, run
+from losslandscape.command import Parser, natural_int, positive_float, run
 from losslandscape.files.atomic import write_file
 from losslandscape.files.layouts import read_surface
 from losslandscape.files.names import export_stem
@@ -110,17 +110,6 @@ def pixel_size(text):
     raise argparse.ArgumentTypeError(
         f"expected WIDTHxHEIGHT, each from 16 to {MAX_PIXELS} pixels, such as 1600x1200; "
         f"got {text!r}")
-
-
-def positive_float(text):
-    """argparse type: a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
 
 
 def unless_minus_one(number):

@@ -34,7 +34,7 @@ COMMANDS = {
 }
 
 
-def load(target):
+def load_command(target):
     """The module of a command: `target` is a file, relative to the top level, or the name of a module."""
     if not target.endswith(".py"):
         return importlib.import_module(target)
@@ -76,7 +76,7 @@ def main(argv=None):
                          "see losslandscape --help")
 
     sys.argv = [f"losslandscape {name}", *rest]  # what --help calls the command, and what files record
-    return load(COMMANDS[name][0]).main(rest)
+    return load_command(COMMANDS[name][0]).main(rest)
 
 
 def entry_point():

@@ -75,7 +75,7 @@ class DataChoice:
             part = f"{self.data_split}_splitidx={self.split_idx}"
         dataset = ""
         if self.dataset != "cifar10":
-            dataset = datasets.label(self.dataset)
+            dataset = datasets.dataset_label(self.dataset)
         return [
             ("rawdata", self.raw_data),
             ("datasplit", part),

@@ -39,7 +39,7 @@ def compute(world, job):
     for experiment in experiments:
         world.on_root(check_places, experiment.dir_file, experiment.surf_file)
 
-    run = prepare(world, job)
+    run = make_ready(world, job)
     for experiment in experiments:
         run.compute(experiment)
     return [experiment.surf_file for experiment in experiments]
@@ -48,7 +48,7 @@ def compute(world, job):
 def check(world, job):
     """Print whether the surface that the job asks for is going to be right."""
     experiment = world.together(plan, job)[0]
-    prepare(world, job).check(experiment)
+    make_ready(world, job).check(experiment)
 
 
 # ---------------------------------------------------------------- the plan
@@ -101,7 +101,7 @@ def check_places(*paths):
 # ---------------------------------------------------------------- made ready
 
 
-def prepare(world, job):
+def make_ready(world, job):
     """Run of a job: devices chosen, data loaded and seen to be the same on every rank."""
     threads = world.share_threads()
     devices = world.together(world.devices, job.hardware.cuda, job.hardware.ngpu)

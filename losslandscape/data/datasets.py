@@ -27,7 +27,7 @@ from losslandscape.data.splits import Batches, Split, split_hash
 from losslandscape.errors import InputError
 
 __all__ = [
-    "DATASETS", "FORMS", "Batches", "Data", "DataRequest", "Split", "label", "load_dataset",
+    "DATASETS", "FORMS", "Batches", "Data", "DataRequest", "Split", "dataset_label", "load_dataset",
     "load_request", "prepare", "split_hash"]
 
 DATASETS = {
@@ -41,7 +41,7 @@ NAMES = (*DATASETS, *folders.NAMES)
 FORMS = f"{', '.join(NAMES)}, FILE.npz or FILE.py:function"
 
 
-def label(name):
+def dataset_label(name):
     """A short name of a data set, for file names."""
     if own.is_function(name):
         return user_code.label(name)
