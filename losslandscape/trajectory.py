@@ -26,7 +26,7 @@ from losslandscape.errors import InputError
 from losslandscape.files.layouts import Directions
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import architecture
-from losslandscape.weight_space import check_fit as check_shapes
+from losslandscape.weight_space import check_shapes
 
 # values that are held at a time: of all checkpoints together (768 MB in float32), and of one
 VALUES_HELD = 192 * 2**20

@@ -12,7 +12,7 @@ from losslandscape.pictures import style, surfaces
 def drawn(monkeypatch):
     """{ending of the file name: Figure}; figures are caught instead of written."""
     caught = {}
-    monkeypatch.setattr(style, "save", lambda figure, path: caught.update({path.rpartition("_")[2]: figure}))
+    monkeypatch.setattr(style, "save_figure", lambda figure, path: caught.update({path.rpartition("_")[2]: figure}))
     return caught
 
 
@@ -20,7 +20,7 @@ def drawn(monkeypatch):
 def drawn_files(monkeypatch):
     """{path: Figure}; figures are caught instead of written."""
     caught = {}
-    monkeypatch.setattr(style, "save", lambda figure, path: caught.update({path: figure}))
+    monkeypatch.setattr(style, "save_figure", lambda figure, path: caught.update({path: figure}))
     return caught
 
 

@@ -46,7 +46,7 @@ def accuracy(x):
 def drawn(monkeypatch):
     """{path: Figure}; figures are caught instead of written."""
     caught = {}
-    monkeypatch.setattr(style, "save", lambda figure, path: caught.update({path: figure}) or path)
+    monkeypatch.setattr(style, "save_figure", lambda figure, path: caught.update({path: figure}) or path)
     return caught
 
 

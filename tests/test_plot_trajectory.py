@@ -368,7 +368,7 @@ def test_a_loss_that_is_nan_is_marked_and_said(copy, capsys):
 @pytest.mark.parametrize("flag", ["--labels", "--label"])
 def test_runs_are_called_in_the_legend_what_the_user_calls_them(flag, tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(style, "save", lambda figure, path: drawn.update({path: figure}))
+    monkeypatch.setattr(style, "save_figure", lambda figure, path: drawn.update({path: figure}))
     folders = [make_run(tmp_path / name) for name in "ab"]
     plot_trajectory.main([*arguments(*folders), flag, "batch 128", "batch 8192"])
     assert len(drawn) == 2

@@ -49,7 +49,7 @@ def plot(
         else:
             figure = draw_plane(surface, name, kind, title, scale)
         if path:
-            style.save(figure, os.fspath(path))
+            style.save_figure(figure, os.fspath(path))
     return figure
 
 

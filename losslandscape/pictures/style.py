@@ -109,14 +109,14 @@ def write_figures(figures, show):
     folder can't be written.
     """
     for path, figure in figures.items():
-        save(figure, path)
+        save_figure(figure, path)
 
     if show:
         show_windows()
     return list(figures)
 
 
-def save(figure, path):
+def save_figure(figure, path):
     """Write the figure whole to `path`; the same figure gives the same bytes. Returns the path.
 
     The ending of the path is the format. Raises InputError where the folder can't be written.
