@@ -57,8 +57,10 @@ def make_parser():
     parser = command.Parser(description=__doc__)
     parser.add_argument("files", nargs="*", metavar="DIRECTIONS.h5",
                         help="direction files to describe; without any, one is made")
-    parser.add_argument("--dimensions", type=int, choices=(1, 2), help="number of axes (1; 2 with --y)")
-    parser.add_argument("--y", metavar="MIN:MAX:NUM", help="as of plot_surface.py: there are two axes")
+    parser.add_argument("--dimensions", type=int, choices=(1, 2),
+                        help="number of axes (1; 2 with --y)")
+    parser.add_argument("--y", metavar="MIN:MAX:NUM",
+                        help="as of plot_surface.py: there are two axes")
     flags.add_network_flags(parser)
     flags.add_direction_flags(parser)
     parser.set_defaults(model="")
@@ -79,9 +81,9 @@ def main(argv=None):
                 origin = network
             lines = world.on_root(describe_files, args.files, origin)
         else:
-            dimensions = args.dimensions
-            if dimensions is None:
-                dimensions = 2 if args.y else 1
+            dimensions = args.dimensions or 1
+            if args.dimensions is None and args.y:
+                dimensions = 2
             lines = world.on_root(make_files, network, directions, dimensions)
 
         if world.rank == 0:
@@ -119,8 +121,10 @@ def make_files(network, choice, dimensions):
 
         table = norms_table(directions, weights=tensors_as_arrays(net, choice.dir_type))
         lines += [table[0], table[-1], *angle_in_words(directions)]
-        note = "" if is_new else " (it was there before)"
-        lines.append(f"direction file: {experiment.dir_file}{note}")
+        line = f"direction file: {experiment.dir_file}"
+        if not is_new:
+            line += " (it was there before)"
+        lines.append(line)
     return lines
 
 

@@ -31,7 +31,8 @@ def make_parser():
                         help="a surface file that is to be finished")
     parser.add_argument("--x", metavar="MIN:MAX:NUM",
                         help="x coordinates of a run that has not begun (-1:1:51)")
-    parser.add_argument("--y", metavar="MIN:MAX:NUM", help="y coordinates; without it the plot is 1-D")
+    parser.add_argument("--y", metavar="MIN:MAX:NUM",
+                        help="y coordinates; without it the plot is 1-D")
     parser.add_argument("--ranks", type=positive_int,
                         help="number of processes (1, or as many as speeds are given)")
     parser.add_argument("--seconds_per_point", type=positive_float, nargs="+", default=[], metavar="S",
@@ -148,13 +149,15 @@ def plan_in_words(plan, grid, surf_file):
             lines.append(f"  level {number}: {count:8} points, then {percent:5.1f} % are done")
 
     lines += ["", "rank    takes    (the original: a slice of its own)"]
-    for rank, (share, (first, last, count)) in enumerate(zip(plan["shares"], plan["slices"], strict=True)):
+    for rank, share in enumerate(plan["shares"]):
+        first, last, count = plan["slices"][rank]
         original = "nothing"
         if count > 0:
             original = f"{count} points, {first} to {last}"
         lines.append(f"{rank:4}{share:9}    ({original})")
     lines.append("ranks take points when they have time, a slow one fewer")
 
+    # how long
     lines.append("")
     if plan["seconds"] is None:
         lines.append("--seconds_per_point says how long it takes")

@@ -100,10 +100,13 @@ def problems(report):
     for entry in report:
         by_host[entry.host].append(entry)
 
+    # what shares a host shares its cores and GPUs
     slow = []
     for host, entries in by_host.items():
         slow += crowded_cores(host, entries)
         slow += crowded_gpus(host, entries)
+
+    # one sentence for all ranks that lack the same
     fatal = list(dict.fromkeys(entry.refusal for entry in report if entry.refusal))
     return slow, fatal
 
@@ -113,12 +116,13 @@ def crowded_cores(host, entries):
     cores = frozenset().union(*(entry.cores for entry in entries))
     threads = sum(entry.threads for entry in entries)
     if len(entries) > len(cores):
-        return [f"{host}: {len(entries)} ranks on {len(cores)} core{'s' * (len(cores) > 1)}, "
-                f"which slows all of them; start at most {len(cores)}"]
+        return [f"{host}: {len(entries)} ranks on {counted(len(cores), 'core')}, which slows all of "
+                f"them; start at most {len(cores)}"]
+
     if threads > len(cores):
         per_rank = max(1, len(cores) // len(entries))
-        return [f"{host}: {threads} threads on {len(cores)} cores; unset OMP_NUM_THREADS, or "
-                f"OMP_NUM_THREADS={per_rank}"]
+        return [f"{host}: {threads} threads on {counted(len(cores), 'core')}; unset "
+                f"OMP_NUM_THREADS, or OMP_NUM_THREADS={per_rank}"]
 
     # a launcher may have bound several ranks to the same cores, or one to fewer than it has threads
     for entry in entries:
@@ -150,7 +154,14 @@ def hosts_in_words(report):
     """'4 ranks on 2 hosts: a (2), b (2)'."""
     counts = Counter(entry.host for entry in report)
     hosts = ", ".join(f"{host} ({count})" for host, count in counts.items())
-    return f"{len(report)} ranks on {len(counts)} host{'s' * (len(counts) > 1)}: {hosts}"
+    return f"{len(report)} ranks on {counted(len(counts), 'host')}: {hosts}"
+
+
+def counted(count, noun):
+    """'1 core', '2 cores'."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}s"
 
 
 # ---------------------------------------------------------------- a message around the ring
@@ -165,6 +176,7 @@ def ring(world):
     for _ in range(2):  # the first one makes the connections
         world.bcast()
         start = time.perf_counter()
+
         if world.rank == 0:
             world.send(1, [0])
             path = wait_for_message(world)
@@ -186,6 +198,7 @@ def wait_for_message(world):
         if arrived is not None:
             return arrived[1]
         time.sleep(0)
+
     before = (world.rank - 1) % world.size
     raise InputError(f"expected a message from rank {before} to rank {world.rank} within "
                      f"{RING_TIMEOUT:g} s, none came; check the network between their hosts")

@@ -86,7 +86,7 @@ def get_diff_states(states, states2):
 
 
 def normalize_in_place(direction, weights, norm="filter"):
-    """Scale one tensor of a direction to the tensor of the weights; norm: a key of directions.NORMS.
+    """Scale one tensor of a direction to that of the weights; norm: a key of weight_space.NORMS.
 
     Each number of a one-dimensional tensor is a filter of its own.
     """

@@ -72,7 +72,7 @@ def _power_of_two_in(numbers):
 
 
 def levels_of(shape, missing):
-    """[list of point numbers]: the levels of a grid, with those points only that are in `missing`."""
+    """[list of point numbers]: the levels of a grid, with those points that are in `missing`."""
     missing = set(missing)
     return [[p for p in level.tolist() if p in missing] for level in coarse_to_fine(shape)]
 
@@ -142,7 +142,10 @@ class Pool:
             self._seconds[rank] = 0.7 * before + 0.3 * seconds
 
     def _is_worthwhile(self, rank, now):
-        """Would a scheduler that always picks the first to finish give `rank` one of the remaining points?"""
+        """Would `rank` get one of the remaining points from a scheduler that thinks ahead?
+
+        Such a one always picks the rank that would be the first to finish.
+        """
         if self._seconds[rank] is None and self._running[rank]:
             return False  # one point first: it may be slow
 
@@ -166,7 +169,7 @@ class Pool:
         return False
 
     def _expected_seconds(self):
-        """Seconds per point of each rank; one without a measurement counts as the mean of the others."""
+        """Seconds per point of each rank; one without a measurement counts as the others' mean."""
         measured = [seconds for seconds in self._seconds if seconds is not None]
         mean = 0.0  # without any measurement all ranks are equal
         if measured:
@@ -199,7 +202,7 @@ class _LeaveBatch(BaseException):
 
 
 class _Signals:
-    """Within the block a signal is only noted; `check()` raises it as Interrupted where it can be handled.
+    """Within the block a signal is only noted; `check()` raises it, where it can be handled.
 
     Not in the main thread (a notebook's worker, say) signals are left alone, and so is an alarm that
     the caller has set.
@@ -349,7 +352,7 @@ class _Leader:
             self.world.send(rank, points)
 
     def serve(self):
-        """Answer all messages that have arrived; then look for signals, and let the disk have its turn."""
+        """Answer all messages that have arrived, look for signals, and let the disk have its turn."""
         now = time.monotonic()
         self.longest_silence = max(0.9 * self.longest_silence, now - self.last_served)
         self.last_served = now
@@ -370,7 +373,8 @@ class _Leader:
 
     def take_in(self, rank, point, value, seconds, now):
         """A result of another rank."""
-        # the lower of the last and the mean: a point that was held up must not leave the rank without work
+        # the lower of the last and the mean: a rank must not be left without work because one of its
+        # points was held up
         mean = 0.7 * self.seconds.get(rank, seconds) + 0.3 * seconds
         self.seconds[rank] = min(seconds, mean)
         self.record(point, value)

@@ -99,7 +99,7 @@ def normalize_direction(direction, weights, norm="filter", ignore="biasbn"):
 
 
 def tensors_of(net, dir_type):
-    """The tensors that a direction moves: parameters (weights), or all state-dict entries (states)."""
+    """The tensors that a direction moves: parameters (weights), or state-dict entries (states)."""
     if dir_type == "weights":
         return list(net.parameters())
     return list(net.state_dict(keep_vars=True).values())
@@ -230,7 +230,7 @@ def _check_pattern(flag, pattern):
 
 
 def seed_everything(idx=0):
-    """Call before the network is built: building it draws from the same stream as the directions."""
+    """Call before the network is built: that draws from the same stream as the directions."""
     torch.manual_seed(SEED + idx)
 
 
@@ -413,7 +413,7 @@ class WeightPlane:
 
 
 def _moved_tensors(tensors, axes):
-    """Numbers of the tensors that move: the first of each that is tied, if a direction is not zero."""
+    """Numbers of the tensors that move: where a direction is not zero, tied ones once."""
     numbers = []
     seen = set()
     for i, tensor in enumerate(tensors):
