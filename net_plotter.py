@@ -44,11 +44,11 @@ from losslandscape.original_api import normalize_in_place as normalize_direction
 from losslandscape.original_api import setup_direction_of_flags as setup_direction  # noqa: F401
 from losslandscape.weight_space import (
     DIR_TYPES,
+    build_seeded,
     check_shapes,
     create_random_direction,  # noqa: F401
     create_target_direction,  # noqa: F401
     names_of,
-    seed_everything,
     tensors_of,
 )
 
@@ -114,8 +114,7 @@ def make_files(network, choice, dimensions):
         run.check_places(experiment.dir_file)
         is_new = not os.path.exists(experiment.dir_file)
 
-        seed_everything(experiment.recipe.idx)
-        net = network.load()
+        net = build_seeded(network.load, experiment.recipe.idx)
         origin = steps.describe_origin(experiment.recipe, net)
         directions = steps.make_directions(experiment, net, origin)
 

@@ -28,8 +28,11 @@ from losslandscape.weight_space import (
     Axis,
     Recipe,
     WeightPlane,
-    check_fit,
+    as_float32,
+    check_shapes,
+    draw_like,
     normalize_direction,
+    refuse_zero,
     restrict,
     tensors_of,
 )
@@ -87,13 +90,15 @@ def directions(
         axes = random_axes(weights, dimensions, norm, ignore, seed)
 
     arrays = [[tensor.numpy() for tensor in axis] for axis in axes]
+    for letter, axis in zip("xy", arrays, strict=False):
+        refuse_zero(letter, axis, Axis(norm, ignore))
     recipe = Recipe("net", Axis(), dir_type=dir_type, params=params, freeze=freeze)
     return restrict(Directions(*arrays), net, recipe)
 
 
 def difference(start: list[Tensor], end: list[Tensor]) -> list[Tensor]:
     """The direction from some weights to others, float32."""
-    return [b.detach().cpu().float() - a.float() for a, b in zip(start, end, strict=True)]
+    return [as_float32(b.cpu()) - as_float32(a) for a, b in zip(start, end, strict=True)]
 
 
 def random_axes(weights: list[Tensor], dimensions: int, norm: str, ignore: str, seed: int) -> list[list[Tensor]]:
@@ -102,7 +107,7 @@ def random_axes(weights: list[Tensor], dimensions: int, norm: str, ignore: str, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(dimensions):
-            noise = [torch.randn(tensor.shape) for tensor in weights]
+            noise = [draw_like(tensor) for tensor in weights]
             axes.append(normalize_direction(noise, weights, norm, ignore))
     return axes
 
@@ -187,7 +192,7 @@ def surface(
         InputError: where the directions don't fit the network, or the measure gives no numbers.
     """
     grid = Grid(coordinates("x", x), None if y is None else coordinates("y", y))
-    check_fit("the directions", directions, net, dir_type, need_y=y is not None)
+    check_shapes("the directions", directions, net, dir_type, need_y=y is not None)
 
     points = np.concatenate(scheduler.coarse_to_fine(grid.shape)).tolist()
     hidden = None if progress else True  # None: hidden where there is no terminal

@@ -200,8 +200,7 @@ class Run:
     def load(self, recipe):
         """(network, measurement that fits it, where the network is from), after the seed of the experiment."""
         world, job = self.world, self.job
-        weight_space.seed_everything(recipe.idx)
-        net = world.together(job.network.load)
+        net = world.together(weight_space.build_seeded, job.network.load, recipe.idx)
         # the draws of a network that tests something by chance must not reach the directions
         with torch.random.fork_rng(devices=[]):
             measurement = world.together(job.measurement.fitted, net, self.data, world.rank == 0)

@@ -3,7 +3,7 @@
 A direction is a list of tensors with the shapes of the network's parameters (dir_type 'weights'), or
 of its state-dict entries ('states': with the running statistics of batch norm).
 
-    seed_everything(idx)                              before the network is built
+    net = build_seeded(build, idx)                    the network, and the stream of its directions
     directions = setup_direction(path, recipe, ...)   reads a direction file, or makes it
     plane = WeightPlane(net, directions)
     plane.place(x, y)                                 the network is at origin + x * dx + y * dy
@@ -85,7 +85,7 @@ def normalize_direction(direction, weights, norm="filter", ignore="biasbn"):
     normalize = NORMS[norm]
     normalized = []
     for d, w in zip(direction, weights, strict=True):
-        w = w.detach().float()
+        w = as_float32(w)
         if d.dim() > 1:
             normalized.append(normalize(d, w))
         elif ignore == "biasbn":
@@ -161,14 +161,28 @@ def create_random_direction(net, dir_type="weights", ignore="biasbn", norm="filt
     One draw per tensor, in order, from torch's global generator.
     """
     weights = tensors_of(net, dir_type)
-    direction = [torch.randn(w.shape) for w in weights]
+    direction = [draw_like(w) for w in weights]
     return normalize_direction(direction, weights, norm, ignore)
+
+
+def draw_like(weight):
+    """Gaussian numbers in the shape of a tensor, float32; of a complex one real and imaginary parts."""
+    if weight.is_complex():
+        return torch.randn(weight.shape, dtype=torch.complex64)
+    return torch.randn(weight.shape)
+
+
+def as_float32(tensor):
+    """A tensor in the precision of directions: float32, or complex64."""
+    if tensor.is_complex():
+        return tensor.detach().to(torch.complex64)
+    return tensor.detach().float()
 
 
 def create_target_direction(net, net2, dir_type="weights"):
     """The direction from one network to another: weights (or states) of net2 minus those of net."""
     pairs = zip(tensors_of(net, dir_type), tensors_of(net2, dir_type), strict=True)
-    return [end.detach().float() - start.detach().float() for start, end in pairs]
+    return [as_float32(end) - as_float32(start) for start, end in pairs]
 
 
 @dataclass(frozen=True)
@@ -234,10 +248,23 @@ def seed_everything(idx=0):
     torch.manual_seed(SEED + idx)
 
 
+def build_seeded(build, idx=0):
+    """build() after the seed of experiment `idx`; the stream that follows is that of its directions.
+
+    A network that seeds the generator itself must not decide which directions are drawn: all
+    experiments would get the same ones. The seed is then set once more.
+    """
+    seed_everything(idx)
+    net = build()
+    if torch.initial_seed() != SEED + idx:
+        seed_everything(idx)
+    return net
+
+
 def setup_direction(path, recipe, net, load_other, provenance, check=True, write=True):
     """Read the directions at `path`, or make them by `recipe` and, with `write`, write them there.
 
-    net: the network at the origin, freshly built after `seed_everything`.
+    net: the network at the origin, as `build_seeded` gives it.
     load_other(model_file): builds and loads the network that an axis leads to.
     provenance: {checkpoint: hash, ...}; with `check`, a file made from anything else is refused.
 
@@ -272,7 +299,23 @@ def make_directions(recipe, net, load_other, provenance):
         y = x
     elif recipe.y is not None:
         y = make_axis(recipe.y)
+    refuse_zero("x", x, recipe.x)
+    if y is not None:
+        refuse_zero("y", y, recipe.y)
     return restrict(Directions(x, y, provenance), net, recipe)
+
+
+def refuse_zero(letter, arrays, axis):
+    """Raises InputError where nothing moves along an axis: the picture would be flat."""
+    if not _is_zero(arrays):
+        return
+    if axis.model_file:
+        raise InputError(
+            f"expected {axis.model_file} to differ from --model_file, they have the same weights; "
+            f"give another network for the {letter} direction")
+    raise InputError(
+        f"expected parameters of two or more dimensions, which --{letter}ignore biasbn leaves to move; "
+        f"this network has none; leave --{letter}ignore out")
 
 
 def restrict(directions, net, recipe):
@@ -318,19 +361,24 @@ def check_shapes(path, directions, net, dir_type, need_y):
         raise InputError(f"expected x and y directions in {path}, found x only; "
                          "leave --y out, or give another --dir_file")
 
-    shapes = [tuple(tensor.shape) for tensor in tensors_of(net, dir_type)]
+    tensors = tensors_of(net, dir_type)
     for name, arrays in (("xdirection", directions.x), ("ydirection", directions.y)):
         if arrays is None:
             continue
-        if len(arrays) != len(shapes):
+        if len(arrays) != len(tensors):
             raise InputError(
-                f"expected {len(shapes)} tensors in {name} of {path} ({dir_type} of this network), "
+                f"expected {len(tensors)} tensors in {name} of {path} ({dir_type} of this network), "
                 f"got {len(arrays)}; check --model and --dir_type")
-        for i, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+        for i, (array, tensor) in enumerate(zip(arrays, tensors, strict=True)):
+            shape = tuple(tensor.shape)
             if array.shape != shape:
                 raise InputError(
                     f"expected tensor {i} of {name} in {path} to have shape {shape}, "
                     f"got {array.shape}; check --model and --dir_type")
+            if np.iscomplexobj(array) and not tensor.is_complex():
+                raise InputError(
+                    f"expected real numbers in tensor {i} of {name} in {path}, got complex ones; "
+                    "check --model and --dir_type")
 
 
 def directions_hash(directions):
@@ -351,8 +399,12 @@ def cosine(directions):
 
 
 def _as_one_vector(arrays):
-    """(n,) float64."""
-    return torch.cat([torch.as_tensor(array).reshape(-1).double() for array in arrays])
+    """(n,) float64; of complex numbers real and imaginary parts."""
+    parts = []
+    for array in arrays:
+        tensor = torch.as_tensor(array)
+        parts.append(_in_memory_order(tensor, like=tensor).double())
+    return torch.cat(parts)
 
 
 # ---------------------------------------------------------------- moving a network
@@ -361,15 +413,16 @@ def _as_one_vector(arrays):
 class WeightPlane:
     """A network whose tensors can be put at origin + x * dx + y * dy.
 
-    Origin and directions lie in flat float32 buffers on the network's device, and the network's own
-    tensors become views of one flat buffer: a point is placed by two in-place passes over contiguous
-    memory, with no allocation, whatever the number of tensors.
+    Origin and directions lie in flat buffers on the network's device, float32 (float64 where the
+    network has such tensors), and the network's own tensors become views of one flat buffer: a point
+    is placed by two in-place passes over contiguous memory, with no allocation, whatever the number
+    of tensors.
 
     Four-dimensional tensors keep their memory format (a channels-last convolution weight stays so).
-    Tensors of another floating dtype keep it: the sum is taken in float32 and rounded to it once.
-    Integer tensors (num_batches_tracked) are moved likewise and rounded towards zero. A tensor that
-    appears twice (tied weights) moves once; one whose directions are zero (--freeze, biasbn) is left
-    alone.
+    Complex ones are pairs of real numbers. Tensors of another dtype than the buffer's keep theirs: the
+    sum is rounded to it once. Integer tensors (num_batches_tracked) are moved likewise and rounded
+    towards zero. A tensor that appears twice (tied weights) moves once; one whose directions are zero
+    (--freeze, biasbn) is left alone.
     """
 
     def __init__(self, net, directions, dir_type="weights"):
@@ -379,26 +432,27 @@ class WeightPlane:
         all_tensors = tensors_of(net, dir_type)
         moved = _moved_tensors(all_tensors, axes)
         tensors = [all_tensors[i].data for i in moved]
+        dtype = _buffer_dtype(tensors)
 
         # flat copies of the origin and of the directions, each (n,)
-        self._origin = torch.cat([_in_memory_order(t, like=t).float() for t in tensors])
+        self._origin = torch.cat([_in_memory_order(t, like=t).to(dtype) for t in tensors])
         self._axes = []
         for axis in axes:
             parts = []
             for i, tensor in zip(moved, tensors, strict=True):
-                part = torch.as_tensor(axis[i]).to(tensor.device, torch.float32)
-                parts.append(_in_memory_order(part, like=tensor))
+                part = torch.as_tensor(axis[i]).to(tensor.device)
+                parts.append(_in_memory_order(part, like=tensor).to(dtype))
             self._axes.append(torch.cat(parts))
 
         # the buffer that holds the point; the network's tensors become views of it
         self._point = self._origin.clone()  # (n,)
-        self._rounded = []  # (tensor, view of the point) for tensors that are not float32
+        self._rounded = []  # (tensor, view of the point) for tensors of another dtype
         start = 0
         for i, tensor in zip(moved, tensors, strict=True):
-            end = start + tensor.numel()
+            end = start + _count_numbers(tensor)
             view = _view_with_shape(self._point[start:end], like=tensor)
             start = end
-            if tensor.dtype == torch.float32:
+            if tensor.dtype == view.dtype:
                 all_tensors[i].data = view
             else:
                 self._rounded.append((tensor, view))
@@ -424,25 +478,38 @@ def _moved_tensors(tensors, axes):
     return numbers or [0]  # at least one, so that the buffers have a device
 
 
+def _buffer_dtype(tensors):
+    """float64 where some tensor has that precision, else float32."""
+    if any(tensor.dtype in (torch.float64, torch.complex128) for tensor in tensors):
+        return torch.float64
+    return torch.float32
+
+
+def _count_numbers(tensor):
+    """How many real numbers a tensor holds."""
+    if tensor.is_complex():
+        return 2 * tensor.numel()
+    return tensor.numel()
+
+
 def _is_channels_last(tensor):
     return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _in_memory_order(tensor, like):
-    """The elements of a tensor, (n,), in the order in which those of `like` lie in memory."""
+    """The real numbers of a tensor, (n,), in the order in which those of `like` lie in memory."""
+    if like.is_complex():
+        return torch.view_as_real(tensor.to(like.dtype).resolve_conj()).reshape(-1)
     if _is_channels_last(like):
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.reshape(-1)
 
 
 def _view_with_shape(flat, like):
-    """A view of the flat elements with the shape and memory format of `like`."""
+    """A view of the flat numbers with the shape and memory format of `like`."""
+    if like.is_complex():
+        return torch.view_as_complex(flat.view(*like.shape, 2))
     if _is_channels_last(like):
         n, c, h, w = like.shape
         return flat.view(n, h, w, c).permute(0, 3, 1, 2)
     return flat.view(like.shape)
-
-
-# until all callers have the new names
-Plane = WeightPlane
-check_fit = check_shapes

@@ -122,7 +122,7 @@ def test_each_point_has_the_eigenvalues_of_the_network_that_stands_there(inputs)
     found = hessian(*PLANE)
     assert found.values["max_eig"].shape == (2, 3) and (found.values["max_eig"] > found.values["min_eig"]).all()
     net = model_loader.load_net("tiny", "tiny.t7")
-    plane = net_plotter.Plane(net, h5_util.read_directions(found.dir_file))
+    plane = net_plotter.WeightPlane(net, h5_util.read_directions(found.dir_file))
     split = dataloader.load_dataset("small.npz").train
     for row, column, x, y in ((0, 2, 0.2, -0.1), (1, 1, 0, 0.1)):
         plane.place(x, y)

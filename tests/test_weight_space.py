@@ -11,9 +11,12 @@ from losslandscape.weight_space import (
     Axis,
     Recipe,
     WeightPlane,
+    build_seeded,
+    check_shapes,
     cosine,
     create_random_direction,
     create_target_direction,
+    make_directions,
     names_of,
     restrict,
     seed_everything,
@@ -286,3 +289,88 @@ def test_file_names_tell_patterns_apart_and_hold_no_separators():
     patterns = [{}, *({"params": p} for p in ("a|b", "a/b", "a*b", "x" * 90)), {"freeze": "a|b"}]
     names = {name(**p) for p in patterns}
     assert len(names) == 6 and not any("/" in n or len(n) > 150 for n in names)
+
+
+# ---------------------------------------------------------------- complex and double weights
+
+
+class Spectral(nn.Module):
+    """Complex weights, as in Fourier neural operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4, dtype=torch.complex64))
+        self.bias = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_weights_move_by_real_and_imaginary_parts(tmp_path, dtype):
+    net = Spectral().to(dtype)
+    origin = net.weight.detach().clone()
+    recipe = Recipe("net", Axis("filter", "biasbn"), Axis("filter", "biasbn"))
+    made = setup_direction(str(tmp_path / "d.h5"), recipe, net, None, {})
+    read = setup_direction(str(tmp_path / "d.h5"), recipe, net, None, {})
+    d = torch.as_tensor(read.x[0])
+    assert d.is_complex() and d.imag.any() and not read.x[1].any()
+    np.testing.assert_array_equal(made.y[0], read.y[0])
+    # filters have the complex norms of the weights'
+    torch.testing.assert_close(d.norm(dim=1), origin.norm(dim=1).float(), rtol=1e-5, atol=0)
+
+    plane = WeightPlane(net, read)
+    plane.place(0.5, -2.0)
+    expected = origin + 0.5 * d.to(dtype) - 2.0 * torch.as_tensor(read.y[0]).to(dtype)
+    torch.testing.assert_close(net.weight.data, expected, rtol=1e-6, atol=1e-6)
+    plane.place(0.0)
+    assert torch.equal(net.weight.data, origin)
+
+
+def test_double_weights_are_moved_in_double_precision():
+    net = nn.Linear(4, 3).double()
+    origin = net.weight.detach().clone()
+    torch.manual_seed(0)
+    d = create_random_direction(net)
+    plane = WeightPlane(net, Directions([t.numpy() for t in d]))
+    plane.place(0.3)
+    torch.testing.assert_close(net.weight.data, origin + 0.3 * d[0].double(), rtol=1e-15, atol=1e-15)
+    plane.place(0.0)
+    assert torch.equal(net.weight.data, origin)
+
+
+def test_complex_directions_of_real_weights_are_refused():
+    net = nn.Linear(2, 2)
+    arrays = [np.zeros((2, 2), np.complex64), np.zeros(2, np.float32)]
+    with pytest.raises(InputError, match="expected real numbers"):
+        check_shapes("d.h5", Directions(arrays), net, "weights", need_y=False)
+
+
+# ---------------------------------------------------------------- directions that are none
+
+
+def test_a_network_that_seeds_does_not_decide_which_directions_are_drawn():
+    def seeding():
+        torch.manual_seed(0)
+        return nn.Linear(3, 2)
+
+    def drawn(build, idx):
+        return create_random_direction(build_seeded(build, idx))[0]
+
+    assert not torch.equal(drawn(seeding, 0), drawn(seeding, 1))
+    assert torch.equal(drawn(seeding, 1), drawn(seeding, 1))
+
+
+def test_without_seeding_the_stream_goes_on_after_the_network_as_in_the_original():
+    torch.manual_seed(123)
+    nn.Linear(3, 2)
+    expected = torch.randn(5)
+    build_seeded(lambda: nn.Linear(3, 2))
+    assert torch.equal(torch.randn(5), expected)
+
+
+def test_a_network_in_which_nothing_moves_is_refused():
+    norm_only = nn.BatchNorm1d(3)
+    recipe = Recipe("net", Axis("filter", "biasbn"))
+    with pytest.raises(InputError, match="two or more dimensions"):
+        make_directions(recipe, norm_only, None, {})
+    towards_itself = Recipe("net", Axis(model_file="again.pt"))
+    with pytest.raises(InputError, match="they have the same weights"):
+        make_directions(towards_itself, norm_only, lambda path: norm_only, {})

@@ -167,12 +167,13 @@ def read_directions(path):
 
 
 def write_directions(path, directions):
-    """Write directions as float32. Raises InputError."""
+    """Write directions as float32 (those of complex weights as complex64). Raises InputError."""
 
     def fill(f):
         for axis, arrays in (("xdirection", directions.x), ("ydirection", directions.y)):
             for i, array in enumerate(arrays or []):
-                f[f"{axis}/{i}"] = np.asarray(array, np.float32)
+                dtype = np.complex64 if np.iscomplexobj(array) else np.float32
+                f[f"{axis}/{i}"] = np.asarray(array, dtype)
         for name, array in directions.extra.items():
             f[name] = array
 
@@ -185,7 +186,7 @@ def _read_direction(f, axis):
     if not isinstance(group, h5py.Group) or set(group) != {str(i) for i in range(len(group))}:
         raise InputError(f"expected data sets 0, 1, ... in {axis!r} of {f.filename}; "
                          "the file is damaged")
-    return [_read_array(f, f"{axis}/{i}") for i in range(len(group))]
+    return [_read_array(f, f"{axis}/{i}", kinds="fiubc") for i in range(len(group))]
 
 
 # ---------------------------------------------------------------- projections
