@@ -233,7 +233,7 @@ def open_path(runs, model, dir_type="weights", trust_pickle=False):
     hashes = []
     for file in progress_bar(files, "checkpoints"):
         state = read(file).state_dict
-        model.check_fit(net, state, file)
+        model.check_weights(net, state, file)
         for name, tensor in state.items():
             if tensor.is_floating_point() != expected[name].is_floating_point():
                 raise InputError(
