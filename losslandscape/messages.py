@@ -3,10 +3,19 @@
 import sys
 import time
 
+SHOWN_CHARACTERS = 120  # of a text that comes from a file
+
 
 def say(text):
     """Print a line on standard error, at once."""
     print(text, file=sys.stderr, flush=True)
+
+
+def printable(text, length=SHOWN_CHARACTERS):
+    """A text from a file on one line, cut to `length`, with '?' for what commands a terminal."""
+    if len(text) > length:
+        text = text[: length - 4] + " ..."
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class Progress:
