@@ -49,7 +49,11 @@ def load_command(target):
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and pickles look it up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"this needs {error.name}, which can't be imported; pip install {error.name}") from None
     return module
 
 

@@ -164,3 +164,7 @@ def test_pictures_and_files_need_neither_torch_nor_mpi(tmp_path):
         done = subprocess.run([sys.executable, "-m", "losslandscape", *words], cwd=tmp_path, capture_output=True,
                               text=True, env=environment, timeout=120)
         assert done.returncode == 0, (words, done.stderr)
+
+    done = subprocess.run([sys.executable, "-m", "losslandscape", "surface"], cwd=tmp_path, capture_output=True,
+                          text=True, env=environment, timeout=120)
+    assert done.returncode == 2 and done.stderr.startswith("error: this needs torch, which can't be imported")
