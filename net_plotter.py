@@ -13,6 +13,7 @@ plot_surface.py uses it. Scripts that were written for the original program can 
 from this file.
 """
 
+import math
 import os
 
 from losslandscape import command, flags, ranks, run
@@ -22,8 +23,8 @@ from losslandscape.direction_norms import angle, norms_table
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import read_directions
-from losslandscape.files.provenance import printable
 from losslandscape.measurement import LossMeasurement
+from losslandscape.messages import printable
 
 # handed on, as create_..._direction are, to scripts that were written for the original program
 from losslandscape.original_api import (  # noqa: F401
@@ -162,7 +163,7 @@ def describe_files(paths, network=None):
             *angle_in_words(directions),
             *provenance_in_words(directions.provenance),
         ]
-    return [printable(line) for line in lines]
+    return [printable(line, math.inf) for line in lines]
 
 
 def names_and_weights(path, directions, network):

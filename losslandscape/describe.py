@@ -4,6 +4,7 @@
     python -m losslandscape describe FILE ...
 """
 
+import math
 import re
 
 import numpy as np
@@ -16,7 +17,7 @@ from losslandscape.files.layouts import (
     read_projection,
     read_surface,
 )
-from losslandscape.files.provenance import printable
+from losslandscape.messages import printable
 
 # keys of the provenance in words, in the order in which they are listed; others follow
 PROVENANCE_WORDS = {
@@ -66,7 +67,7 @@ def describe(path):
             "expected a direction, surface or projection file, "
             f"found {sorted(names)[:5]} in {path}; is this the right file?")
     lines += provenance_in_words(provenance)
-    return "\n".join(printable(line) for line in lines)
+    return "\n".join(printable(line, math.inf) for line in lines)
 
 
 def surface_in_words(surface):

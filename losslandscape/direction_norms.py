@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from losslandscape.errors import InputError
-from losslandscape.files.provenance import printable
+from losslandscape.messages import printable
 
 
 def norm(arrays):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import losslandscape
 from losslandscape.errors import InputError
+from losslandscape.messages import printable
 
 # what must agree before results are put into one file: key -> in words
 MATTERS = {
@@ -52,20 +53,15 @@ def refuse_mismatch(path, old, new, keys=MATTERS):
     if differences:
         raise InputError(
             f"{path} was made from something else: it differs in {', '.join(differences)}; "
-            "undo that, or choose another file name, or delete the file")
+            "undo that, or choose another file name")
 
 
 def _abbreviated(value):
     """A SHA-256 is recognized by its first digits."""
-    text = printable(str(value))
+    text = str(value)
     if len(text) == 64:
         return text[:10]
-    return text
-
-
-def printable(text):
-    """A text from a file in one line, with '?' for what a terminal would take as a command."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(text)
 
 
 # ---------------------------------------------------------------- of a file that is being made
@@ -156,7 +152,7 @@ def from_json(text, path):
         provenance = None
     if not isinstance(provenance, dict):
         raise InputError(f"expected a JSON object in the attribute provenance of {path}; "
-                         "delete the file")
+                         "the file is damaged")
     check_provenance(provenance, path)
     return provenance
 
@@ -165,11 +161,11 @@ def check_provenance(provenance, path):
     """Raises InputError unless every entry that somebody reads is of its kind."""
     if _is_deeper_than(MAX_DEPTH, provenance):
         raise InputError(f"expected at most {MAX_DEPTH} levels in the provenance of {path}, "
-                         "got more; correct it, or delete the file")
+                         "got more; the file is damaged")
     for key, (is_valid, expected) in ENTRIES.items():
         if key in provenance and not is_valid(provenance[key]):
             raise InputError(f"expected {expected} as {key!r} in the provenance of {path}, "
-                             f"got {provenance[key]!r:.60}; correct it, or delete the file")
+                             f"got {provenance[key]!r:.60}; correct it, or name another file")
 
 
 def _is_deeper_than(depth, value):
