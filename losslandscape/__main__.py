@@ -52,6 +52,8 @@ def load_command(target):
     try:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("losslandscape"):
+            raise
         raise InputError(
             f"this needs {error.name}, which can't be imported; pip install {error.name}") from None
     return module

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def execute(installed, folder, *command):
     """A command of the installed program, in a folder; its output."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PATH"] = f"{installed}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # where the MPI library of this environment lies: an environment of its own would bring one
+    environment["LD_LIBRARY_PATH"] = str(Path(sys.prefix) / "lib")
     done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=120,
                           env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -132,6 +135,12 @@ def test_the_version_is_told_by_every_command(installed, tmp_path):
     assert losslandscape.__version__ in execute(installed, tmp_path, "losslandscape", "surface", "--version")
 
 
+def test_every_package_is_in_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("losslandscape/**/__init__.py")}
+    assert set(settings["packages"]) == there | {"losslandscape.commands", "losslandscape.commands.cifar10"}
+
+
 def modules_after(code):
     """The names of the modules that are loaded when `code` has run."""
     done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], cwd=ROOT,
@@ -149,7 +158,7 @@ def test_pictures_and_files_need_neither_torch_nor_mpi(tmp_path):
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     for name in ("torch", "torchvision", "mpi4py"):
-        (blocked / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name!r}')\n")
+        (blocked / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name}', name='{name}')\n")
     plane = next(GOLDEN.glob("*yignore=biasbn_ynorm=filter.h5_*5].h5"))
     line = next(GOLDEN.glob("*xnorm=filter.h5_*7].h5"))
     for file in (plane, line):
