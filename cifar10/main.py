@@ -51,7 +51,10 @@ from losslandscape.training.files import TrainingLog, resume_model, resume_optim
 from losslandscape.training.loop import new_network, train
 from losslandscape.training.recipe import OPTIMIZERS, TrainingRecipe
 
+# beside this file in a clone; an installed program writes into the current folder
 RESULTS_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trained_nets")
+if (__package__ or "").startswith("losslandscape."):
+    RESULTS_FOLDER = os.path.join("cifar10", "trained_nets")
 
 
 # ---------------------------------------------------------------- flags

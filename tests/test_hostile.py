@@ -152,7 +152,7 @@ def test_a_name_that_leads_to_no_file_is_refused(capfd, good, tmp_path, reader, 
     assert contents(good, tmp_path) == before
 
 
-SCRIPTS = ("h5_util", "plot_1D", "plot_2D", "h52vtp", "h52html")
+SCRIPTS = ("losslandscape.describe", "plot_1D", "plot_2D", "h52vtp", "h52html")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -160,7 +160,7 @@ def test_every_reader_of_surfaces_refuses_a_truncated_one(capfd, good, tmp_path,
     bad = tmp_path / "s.h5"
     bad.write_bytes((good / "s.h5").read_bytes()[:3000])
     before = contents(tmp_path)
-    assert_refused(call(capfd, script, *(["--surf_file"] if script != "h5_util" else []), bad))
+    assert_refused(call(capfd, script, *(["--surf_file"] if script != "losslandscape.describe" else []), bad))
     assert contents(tmp_path) == before
 
 
@@ -174,7 +174,7 @@ def test_flipped_bits_never_make_a_traceback(capfd, good, tmp_path, seed):
         for position in rng.integers(0, len(data), 40):
             data[position] ^= 1 << rng.integers(8)
         bad.write_bytes(data)
-        answer = call(capfd, "h5_util", bad)
+        answer = call(capfd, "losslandscape.describe", bad)
         if answer[0]:
             assert_refused(answer)
         assert bad.read_bytes() == data
@@ -403,7 +403,7 @@ def test_any_file_name_works(capfd, good, tmp_path, name):
     file = tmp_path / name
     assert call(capfd, "plot_surface", *compute(good, surf_file=file))[0] == 0
     assert os.listdir(tmp_path) == [name] and h5_util.read_surface(file).computed["train_loss"].all()
-    assert call(capfd, "h5_util", file)[0] == 0
+    assert call(capfd, "losslandscape.describe", file)[0] == 0
 
 
 def test_a_model_in_a_folder_with_an_odd_name_works(capfd, good, tmp_path):
