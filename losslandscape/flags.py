@@ -146,7 +146,7 @@ def make_job(world, flags, measurement, directions):
     # the grid: as given, or around the path of an optimizer
     limits = world.on_root(
         choose_limits, flags["x"], flags["y"], flags["dir_file"], flags["proj_file"], network.path(network.model_file))
-    grid = world.together(Grid.parse, limits.x or DEFAULT_X, limits.y)
+    grid = world.together(Grid.parse, DEFAULT_X if limits.x is None else limits.x, limits.y)
 
     data = world.together(choose, DataChoice, flags)
     hardware = choose(Hardware, flags)
