@@ -2,23 +2,26 @@
 
 Such a file holds (inputs, targets), or a dict of them, or a list of (inputs, targets) batches; it
 is read without running its code. With --trust_pickle also a pickled DataLoader or map-style data
-set, read in the order 0 .. N-1.
+set, read in a fixed order (see sources.py).
 """
 
 import os
 import pickle
 
 import torch
+from torch.utils.data import DataLoader
 
 from losslandscape.data.arrays import Arrays, load_arrays
 from losslandscape.data.reasons import reason_of
+from losslandscape.data.sources import is_map_style
+from losslandscape.data.splits import Split, as_split
+from losslandscape.data.values import is_array
 from losslandscape.errors import InputError
 
 FORM = (
     "a tuple (inputs, targets), a dict with inputs and targets, "
     "or a list of (inputs, targets) batches")
 KEYS = (("inputs", "targets"), ("x", "y"), ("images", "labels"))  # of a dict
-COMPARED_EXAMPLES = 32  # of a pickled data set, between two readings
 SHOWN_KEYS = 8
 
 
@@ -73,11 +76,7 @@ def _inputs_and_targets(saved):
     if isinstance(saved, (list, tuple)):
         return _of_pairs(saved)
 
-    examples = getattr(saved, "dataset", saved)  # a DataLoader may shuffle, its data set doesn't
-    numbered = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
-    if isinstance(examples, torch.Tensor) or not numbered:
-        raise ValueError("no data set with a length and numbered examples")
-    return _of_examples(examples)
+    return _of_pickled(saved)
 
 
 def _of_dict(saved):
@@ -97,16 +96,13 @@ def _of_pairs(saved):
     return torch.cat([inputs for inputs, _ in saved]), torch.cat([targets for _, targets in saved])
 
 
-def _of_examples(examples):
-    """Of a map-style data set, in order; two readings of its first examples must agree."""
-    first = min(len(examples), COMPARED_EXAMPLES)
-    if not torch.equal(_read_first(examples, first)[0], _read_first(examples, first)[0]):
+def _of_pickled(saved):
+    """Of a pickled DataLoader or map-style data set: what it yields, in a fixed order."""
+    if not (isinstance(saved, DataLoader) or is_map_style(saved)) or is_array(saved):
+        raise ValueError("no data set with a length and numbered examples")
+    split = as_split(saved, "the file")
+    if not isinstance(split, Split) or not all(map(is_array, (split.inputs, split.targets))):
         raise ValueError(
-            "its examples differ from one reading to the next: switch random augmentation off")
-    return _read_first(examples, len(examples))
-
-
-def _read_first(examples, count):
-    """(inputs (count, ...), targets (count, ...)) of the first `count` examples."""
-    columns = zip(*(examples[i] for i in range(count)), strict=True)
-    return [torch.stack([torch.as_tensor(value) for value in column]) for column in columns]
+            "its batches are not one tensor of inputs and one of targets each; give the data by "
+            "--dataset FILE.py:function")
+    return split.inputs, split.targets
