@@ -171,6 +171,12 @@ def test_lists_of_images_and_records_come_as_they_are(size):
     assert split_hash(split) == split_hash(as_split(loader, "it"))
 
 
+def test_text_in_the_record_of_each_sample_is_named_once(capsys):
+    batch = (IMAGES, [{"boxes": torch.ones(2, 4), "file": f"{i}.png"} for i in range(7)])
+    as_split([batch], "it")
+    assert capsys.readouterr().err == "note: text is left out of it: the targets[...]['file'] (str)\n"
+
+
 def test_lists_of_images_with_one_label_each():
     def collate(examples):
         return [image for image, _ in examples], [record["image_id"] for _, record in examples]
@@ -335,6 +341,7 @@ def test_graphs_of_pytorch_geometric():
     assert split_hash(split) == split_hash(as_split(plain, "it"))
     assert "torch_geometric.loader.DataLoader" in refusal(Records(lambda i: examples[i]))
     assert "got none" in refusal([Data(x=torch.ones(2, 3))])
+    assert "Data without targets" in refusal(Data(x=torch.ones(2, 3)))
 
     # one graph, with a target for each node
     one = Data(x=torch.ones(5, 3), edge_index=torch.zeros(2, 0).long(), y=torch.arange(5))

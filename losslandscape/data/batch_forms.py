@@ -9,6 +9,7 @@ Targets are a tensor, or a tuple or dict of them, or a list with one entry for e
 a dict, or behind the targets of a tuple, is left out.
 """
 
+import re
 from collections.abc import Mapping
 
 from losslandscape.data.inputs import (
@@ -140,7 +141,8 @@ class BatchReader:
             for name, entry in value.items():
                 path = f"{field}[{name!r}]" if field else str(name)
                 if is_text(entry):
-                    self.left_out[path] = type_in_words(entry)
+                    # of a list of one entry for each sample it is named once
+                    self.left_out[re.sub(r"\[\d+\]", "[...]", path)] = type_in_words(entry)
                 else:
                     values[name] = self._as_values(entry, path)
             return values
