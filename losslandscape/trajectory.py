@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import Directions
+from losslandscape.messages import say
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
-from losslandscape.networks.loading import architecture
+from losslandscape.networks.loading import architecture, check_kinds, weights_for
 from losslandscape.weight_space import check_shapes
 
 # values that are held at a time: of all checkpoints together (768 MB in float32), and of one
@@ -151,6 +152,7 @@ class OptimizerPath:
     dir_type: str
     hashes: np.ndarray  # (n, 32) uint8, SHA-256 of the files
     trust_pickle: bool = False
+    checkpoint_key: str = ""  # which weights of the files
 
     @property
     def names(self):
@@ -184,7 +186,8 @@ class OptimizerPath:
 
         The values stay in the file until they are used.
         """
-        saved = read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
+        checkpoint = read_checkpoint(self.files[i], self.trust_pickle, self.checkpoint_key)
+        saved = weights_for(self.net, checkpoint).entries
         tensors = self.net.state_dict(keep_vars=True)
 
         # a file may hold a tied tensor once, under any of its names
@@ -204,18 +207,21 @@ class OptimizerPath:
     @property
     def provenance(self):
         """The network at the origin and what of it is moved, for the provenance of files."""
-        return {
+        origin = {
             "checkpoint": self.origin_hash,
             "model_file": self.origin_file,
             "dir_type": self.dir_type,
         }
+        if self.checkpoint_key:
+            origin["checkpoint_key"] = self.checkpoint_key
+        return origin
 
     def made_of(self):
         """Arrays by name that say which checkpoints a file was made from."""
         return {"epoch": self.epochs, "run": self.runs, "checkpoint_hash": self.hashes}
 
 
-def open_path(runs, model, dir_type="weights", trust_pickle=False):
+def open_path(runs, model, dir_type="weights", trust_pickle=False, checkpoint_key=""):
     """OptimizerPath of the checkpoints of TrainingRuns.
 
     Every file is read once, for its hash and to see that it is of this network.
@@ -223,29 +229,32 @@ def open_path(runs, model, dir_type="weights", trust_pickle=False):
     model: a name as --model, or an Architecture. Raises InputError, which names the file, for one
     that can't be read or is of another network.
     """
-    read = partial(read_checkpoint, trust_pickle=trust_pickle, mmap=True)
+    model = architecture(model)
     files = tuple(file for run in runs for file in run.files)
     origin = len(runs[0].files) - 1
-    model = architecture(model)
-    net = model.blueprint(read(files[origin]).state_dict)
+    read = partial(read_checkpoint, trust_pickle=trust_pickle, key=checkpoint_key)
+    net = model.blueprint(read(files[origin]))
 
-    expected = net.state_dict()
-    hashes = []
+    hashes, said = [], set()
     for file in progress_bar(files, "checkpoints"):
-        state = read(file).state_dict
-        model.check_weights(net, state, file)
-        for name, tensor in state.items():
-            if tensor.is_floating_point() != expected[name].is_floating_point():
-                raise InputError(
-                    f"expected {name} in {file} as {expected[name].dtype}, got {tensor.dtype}; "
-                    "give the checkpoints of a training run"
-                )
+        checkpoint = read(file)
+        weights = weights_for(net, checkpoint)
+        model.check_weights(net, weights.entries, file)
+        check_kinds(net, weights.entries, file)
         hashes.append(list(bytes.fromhex(checkpoint_hash(file))))
+
+        # the files of a run have the same peculiarities: they are said of the first
+        peculiarities = (weights.key, weights.prefix, weights.left_out)
+        if peculiarities not in said:
+            said.add(peculiarities)
+            for line in weights.in_words(checkpoint):
+                say(line)
 
     epochs = np.concatenate([run.epochs for run in runs])
     run_numbers = np.repeat(range(len(runs)), [len(run.files) for run in runs])
+    hashes = np.array(hashes, np.uint8)
     return OptimizerPath(
-        files, epochs, run_numbers, origin, net, dir_type, np.array(hashes, np.uint8), trust_pickle
+        files, epochs, run_numbers, origin, net, dir_type, hashes, trust_pickle, checkpoint_key
     )
 
 

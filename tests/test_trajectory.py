@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -353,15 +354,15 @@ def test_a_few_checkpoints_are_open_at_a_time(tmp_path, monkeypatch):
     alive, most = [0], [0]
     read = trajectory.read_checkpoint
 
-    class State(dict):
-        def __del__(self):
-            alive[0] -= 1
+    def let_go():
+        alive[0] -= 1
 
     def counted(*args, **kwargs):
-        found = read(*args, **kwargs)
+        checkpoint = read(*args, **kwargs)
         alive[0] += 1
         most[0] = max(most[0], alive[0])
-        return type(found)(State(found.state_dict), found.info)
+        weakref.finalize(checkpoint.state_dict["conv.weight"], let_go)
+        return checkpoint
 
     monkeypatch.setattr(trajectory, "read_checkpoint", counted)
     path = path_of(tmp_path)
