@@ -284,6 +284,12 @@ def test_what_fails_in_another_process_is_told_in_one_line(processes):
         assert "OSError: disk gone (test_data_loaders.py, line" in str(error.value)
 
 
+def test_examples_that_can_not_be_stacked_in_another_process_are_told_in_one_line():
+    examples = [(torch.ones(3), 0), (torch.ones(4), 1)]
+    with pytest.raises(InputError, match=r"^expected examples of one shape.*collate_fn=\.\.\.\)$"):
+        as_split(DataLoader(examples, batch_size=None, num_workers=1), "it")
+
+
 @pytest.mark.parametrize("loader, expected", [
     (lambda: DataLoader(Texts(), 8, shuffle=True, collate_fn=pad), "shuffles what its collate_fn pads"),
     (lambda: DataLoader(Texts(), batch_sampler=InChunks(BUCKETS, shuffle=True), collate_fn=pad), "one fixed listing"),

@@ -45,13 +45,11 @@ class BatchReader:
 
     target_name     the key or attribute that held the targets; '' for pairs and tuples
     left_out        {field: type in words} of what is text
-    loss_entries    how many entries of a tuple the loss gets
     """
 
     def __init__(self):
         self.target_name = ""
         self.left_out = {}
-        self.loss_entries = 1
         self._meanings = {}  # of lists: "columns" or "samples", once a batch leaves no doubt
 
     def read(self, batch):
@@ -124,7 +122,6 @@ class BatchReader:
         inputs = self._as_values(entries[0], "the inputs")
         if len(entries) == 2:
             return inputs, self._as_values(entries[1], "the targets")
-        self.loss_entries = len(entries) - 1
         return inputs, self._as_values(tuple(entries[1:]), "the targets")
 
     # ------------------------------------------------------------ values

@@ -40,6 +40,7 @@ FORMS = (
     "(inputs, targets) tensors, a data set with __len__ and __getitem__ that gives "
     "(input, target), or batches (inputs, targets) that can be read again and again, as from a "
     "DataLoader")
+TRACEBACK = "Original Traceback"  # in what torch says about an exception in another process
 COMPARED_EXAMPLES = 32  # of a data set that is read example by example, between two passes
 
 
@@ -112,17 +113,26 @@ def with_plain_errors(batches):
     try:
         yield from batches
     except Exception as error:
-        words = str(error)
-        if "Original Traceback" not in words:
+        if TRACEBACK not in str(error):
             raise
-        *_, last_line = words.strip().splitlines()
-        if isinstance(error, InputError):
-            reason = last_line.removeprefix("losslandscape.errors.InputError: ")
-            raise InputError(reason) from None
-        place = re.findall(r'File "(.+)", line (\d+)', words)[-1]
-        raise InputError(
-            "expected the data set to work in the processes of its DataLoader, it fails with "
-            f"{last_line} ({os.path.basename(place[0])}, line {place[1]}); correct it") from None
+        raise InputError(_reason_in_process(error)) from None
+
+
+def _reason_in_process(error):
+    """What an exception says that comes out of a process, with a traceback before its message."""
+    words = str(error)
+    if isinstance(error, InputError):
+        # it is one line already, and ends with the mark of a line break
+        return words.rpartition("losslandscape.errors.InputError: ")[2][:-1]
+
+    place = ""
+    lines = re.findall(r'File "(.+)", line (\d+)', words)
+    if lines:
+        file, number = lines[-1]
+        place = f" ({os.path.basename(file)}, line {number})"
+    return (
+        "expected the data set to work in the processes of its DataLoader, it fails with "
+        f"{words.strip().splitlines()[-1]}{place}; correct it")
 
 
 def _refuse_unreadable(data, name):

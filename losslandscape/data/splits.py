@@ -149,22 +149,13 @@ def as_split(
         notes.append(batches.note)
         split = _of_source(batches, reader, reading)
 
-    notes.extend(_notes_on_entries(reader, name))
+    if reader.left_out:
+        fields = ", ".join(f"{field} ({kind})" for field, kind in reader.left_out.items())
+        notes.append(f"text is left out of {name}: {fields}")
     for note in notes:
         if note and not quiet:
             print(f"note: {note}", file=sys.stderr)
     return split
-
-
-def _notes_on_entries(reader, name):
-    """What of the batches the network does not get, in words."""
-    if reader.left_out:
-        fields = ", ".join(f"{field} ({kind})" for field, kind in reader.left_out.items())
-        yield f"text is left out of {name}: {fields}"
-    if reader.loss_entries > 1:
-        yield (
-            f"of the entries of {name} the network gets the first, the loss the others as a tuple "
-            f"of {reader.loss_entries} targets; for several inputs give ((a, b), targets)")
 
 
 # ---------------------------------------------------------------- all at once
