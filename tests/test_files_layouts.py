@@ -62,6 +62,14 @@ def test_directions_and_projections_are_read_as_they_were_written(tmp_path):
     assert provenance == {"k": 1}
 
 
+def test_directions_of_complex_weights_are_read_as_they_were_written(tmp_path):
+    axis = [np.array([[1 + 2j, -0.5j]], np.complex64), np.ones(3, np.float32)]
+    write_directions(tmp_path / "d.h5", Directions(axis))
+    for array, expected in zip(read_directions(tmp_path / "d.h5").x, axis, strict=True):
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
+
+
 def test_a_point_that_is_not_computed_is_minus_1_in_the_file_and_nan_in_memory(tmp_path):
     made = surface((1, 3), 5.0)
     made.computed["train_loss"][0, 1] = False

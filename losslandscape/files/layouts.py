@@ -162,7 +162,8 @@ def _read_direction(f, axis):
     if set(members) != {str(i) for i in range(len(members))}:
         raise InputError(f"expected data sets 0, 1, ... in {axis!r} of {f.path}; "
                          "the file is damaged")
-    return [f.numbers(f"{axis}/{i}") for i in range(len(members))]
+    kinds = NUMBERS + "c"  # those of complex weights are complex
+    return [f.numbers(f"{axis}/{i}", kinds=kinds) for i in range(len(members))]
 
 
 # ---------------------------------------------------------------- projections
