@@ -22,7 +22,7 @@ import argparse
 
 from losslandscape.choices import DataChoice, Hardware
 from losslandscape.command import Parser, natural_int, positive_int, run
-from losslandscape.criteria import LOSSES
+from losslandscape.criteria import LOSSES, OWN_LOSS_NAME
 from losslandscape.data.datasets import FORMS
 from losslandscape.devices import PRECISIONS
 from losslandscape.errors import InputError
@@ -82,6 +82,8 @@ def checkpoint_flags(add):
         help="take every so many epochs, where they exist (1)")
     add("--trust_pickle", action="store_true",
         help="read checkpoints and saved loaders with pickle, which RUNS THE CODE that they hold")
+    add("--checkpoint_key", default="", metavar="KEY",
+        help="which weights of a file that has several, such as state_dict_ema")
 
 
 def plane_flags(add):
@@ -105,7 +107,9 @@ def evaluation_flags(add):
         help="which of the K parts, 0 to K-1 (0)")
     add("--trainloader", default="", metavar="FILE", help="saved training tensors to use instead")
     add("--loss_name", "-l", default="crossentropy",
-        help=f"{', '.join(LOSSES)}, torch.nn:Name or FILE.py:function (crossentropy)")
+        help=f"{', '.join(LOSSES)}, {OWN_LOSS_NAME}, torch.nn:Name or FILE.py:name (crossentropy)")
+    add("--noise_seed", type=natural_int, metavar="N",
+        help="random numbers that network or loss draw begin with N at every evaluation")
     add("--batch_size", type=positive_int, default=128, help="minibatch size (128)")
     add("--precision", default="", choices=list(PRECISIONS),
         help="fp32, tf32 or bf16 (default: what torch does on the device)")
@@ -160,7 +164,7 @@ def main(argv=None):
     names = names_for_legend(labels, args.labels)
     dir_file = args.dir_file or pca_file_name(
         common_folder(args.model_folder), args.dir_type, args.ignore, args.save_epoch,
-        labels if len(runs) > 1 else (),
+        labels if len(runs) > 1 else (), args.checkpoint_key,
     )  # fmt: skip
     proj_files = projection_file_names(dir_file, labels)
     check_output_places(dir_file, proj_files, chosen=bool(args.dir_file))
@@ -174,10 +178,15 @@ def main(argv=None):
             args.trainloader,
         )  # fmt: skip
         hardware = Hardware(args.cuda, batch_size=args.batch_size, precision=args.precision)
-        loss = TrainingLoss.load(data, hardware, args.loss_name, args.trust_pickle)
-    path = open_path(runs, architecture, args.dir_type, args.trust_pickle)
+        loss = TrainingLoss.load(
+            data, hardware, args.loss_name, args.trust_pickle, args.noise_seed
+        )
+    path = open_path(runs, architecture, args.dir_type, args.trust_pickle, args.checkpoint_key)
     if loss:
-        loss = loss.fitted_to(load_net(architecture, path.origin_file, args.trust_pickle))
+        net = load_net(
+            architecture, path.origin_file, args.trust_pickle, args.checkpoint_key, quiet=True
+        )
+        loss = loss.fitted_to(net)
 
     # the plane, and the path on it; all is checked before the first file is written
     directions = find_plane(dir_file, path, args.ignore, chosen=bool(args.dir_file))

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from losslandscape import scheduler
-from losslandscape.criteria import choose_metric
-from losslandscape.data.splits import apply, as_split, each
+from losslandscape.data.splits import as_split
 from losslandscape.errors import InputError
 from losslandscape.evaluator import Evaluator
 from losslandscape.files.grid import Grid, Surface, limits
 from losslandscape.files.layouts import Directions
+from losslandscape.fitting import fit_to_data
+from losslandscape.messages import say
 from losslandscape.weight_space import (
     IGNORES,
     NORMS,
@@ -120,46 +121,44 @@ def losses(
     batch_size: int | None = None,
     precision: str = "",
     name: str = "train",
+    noise_seed: int | None = None,
 ) -> Measure:
     """A measure for `surface`: mean loss, and metric, of a network over data, as fast as the bare network.
 
     Args:
         inputs: tensor (N, ...), or a tuple or dict of them; or, without targets, a data set or batches.
         targets: tensor (N, ...).
-        loss_name: 'crossentropy', 'mse', 'torch.nn:Name', 'FILE.py:function', or a function(output, targets) that gives
-            one number per sample, (B,), or the mean of the batch.
-        metric: 'accuracy', 'none' or 'FILE.py:function'; '' is accuracy where the targets are classes.
-        batch_size: None measures which is fastest.
+        loss_name: 'crossentropy', 'mse', 'model' (the loss that the network computes itself, which is also taken in
+            place of 'crossentropy' where there is one), 'torch.nn:Name', 'FILE.py:name', an instance of a loss of
+            torch.nn, or a function(output, targets) or (output, targets, net) that gives one number per sample, (B,),
+            or the mean of the batch.
+        metric: 'accuracy', 'none' or 'FILE.py:name'; '' is accuracy where the targets are classes.
+        batch_size: None measures which is fastest. Losses that are no mean over samples need one.
         precision: 'fp32', 'tf32' or 'bf16'; '' is what torch does on the device.
         name: of the data, in the names of the results.
+        noise_seed: of the random numbers that network or loss draw: the same ones at every point.
 
     Returns:
         function(net) -> {NAME_loss: mean loss, NAME_acc: percent}.
 
     Raises:
-        InputError: where data or loss can't be used.
+        InputError: where data or loss can't be used; at the first network that is measured, where they don't go
+            together with it.
     """
     split = as_split(inputs if targets is None else (inputs, targets), "the data")
     prepared: dict[int, tuple[nn.Module, Evaluator]] = {}
 
     def measure(net: nn.Module) -> dict[str, float]:
         if id(net) not in prepared:
-            chosen = metric_for(net, split, metric)
-            evaluator = Evaluator([net], {name: split}, loss_name, batch_size, precision, chosen)
+            fit = fit_to_data(net, {name: split}, loss_name, metric, batch_size, noise_seed)
+            for remark in fit.remarks:
+                say(f"note: {remark}")
+            evaluator = fit.evaluator([net], {name: split}, batch_size, precision)
             prepared.clear()
             prepared[id(net)] = net, evaluator
         return prepared[id(net)][1]([name])
 
     return measure
-
-
-def metric_for(net: nn.Module, split: Any, metric: str) -> str:
-    """The metric to evaluate, seen from what the network gives for two samples."""
-    device = next(net.parameters()).device
-    inputs, targets = next(iter(split.batches(2)))
-    with torch.no_grad():
-        output = apply(net, each(inputs, lambda tensor: tensor[:2].to(device)))
-    return choose_metric(metric, output, targets[:2].to(device))
 
 
 def surface(
