@@ -237,8 +237,8 @@ def _of_loader(loader, reading):
     if are_always_these:
         return source
     return replace(source, note=(
-        f"the DataLoader of {reading.name} shuffles what its collate_fn pads or mixes: the loss "
-        "depends on the batches, of which one fixed listing is evaluated"))
+        f"the DataLoader of {reading.name} shuffles what its collate_fn pads, mixes or joins: where "
+        "the loss depends on the batches, it is that of one fixed listing"))
 
 
 def decides_on_its_own(loader):
