@@ -35,12 +35,14 @@ def option_suffix(*parts):
 
 
 def direction_file_name(
-    model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0
+    model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0,
+    checkpoint_key="",
 ):
     """Name of the direction file of a plot around `model_file`.
 
     x, y: the axes, with `norm`, `ignore` and `model_file`; y is None for a 1-D plot.
     params, freeze: regular expressions that choose the parameters. idx: number of the repeat.
+    checkpoint_key: which weights of the model files.
     """
     name = _pair_stem(model_file, x.model_file)
     if y and y.model_file:
@@ -51,6 +53,7 @@ def direction_file_name(
     if y:
         name += option_suffix(("yignore", y.ignore), ("ynorm", y.norm), ("same_dir", same_dir))
     name += option_suffix(("params", plain_pattern(params)), ("freeze", plain_pattern(freeze)))
+    name += option_suffix(("key", plain_pattern(checkpoint_key)))
     return name + option_suffix(("idx", idx)) + ".h5"
 
 
@@ -187,12 +190,13 @@ def export_stem(surface_file, surf_name, zmax=None, log=False):
 # ---------------------------------------------------------------- paths of training runs
 
 
-def pca_file_name(folder, dir_type, ignore, save_epoch, labels=()):
+def pca_file_name(folder, dir_type, ignore, save_epoch, labels=(), checkpoint_key=""):
     """Name of the direction file of a PCA.
 
     folder: of the run, or the common one of several. labels: short names of several runs.
     """
     name = f"PCA_{dir_type}" + option_suffix(("ignore", ignore), ("save_epoch", save_epoch))
+    name += option_suffix(("key", plain_pattern(checkpoint_key)))
     if labels:
         joint = "+".join(labels)
         if len(joint) > JOINT_LABELS_LENGTH:

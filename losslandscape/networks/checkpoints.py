@@ -278,7 +278,7 @@ def reason_against(tensor):
 
 
 def candidates_in_words(candidates):
-    """'state_dict (62 tensors, 272474 parameters), ema (...)'"""
+    """'state_dict (62 tensors, 272474 values), ema (...)'"""
     return ", ".join(
         f"{printable(key) or 'the whole file'} ({size_in_words(entries)})"
         for key, entries in candidates.items())

@@ -261,8 +261,8 @@ def _refuse_minor_part(placement, entries, source):
 
 
 def size_in_words(entries):
-    """'62 tensors, 272474 parameters'"""
-    return f"{len(entries)} tensors, {count_values(entries)} parameters"
+    """'62 tensors, 272474 values'"""
+    return f"{len(entries)} tensors, {count_values(entries)} values"
 
 
 def names_in_words(names, most=3):
