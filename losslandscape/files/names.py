@@ -7,6 +7,7 @@
     PCA              RUN_FOLDER/PCA_weights_ignore=biasbn_save_epoch=1/directions.h5
     projection       DIRECTION_FILE_proj_cos.h5, of several runs DIRECTION_FILE_RUN_proj_cos.h5
     lock, journal    .0123456789abcdef.lock, hidden in the folder of the surface file
+    stand-in         losslandscape-0123456789abcdef.h5, a surface file in TMPDIR or the home folder
 
 Names of the original program are kept byte for byte. A part that it did not know is there only
 where its option is set.
@@ -287,3 +288,11 @@ def lock_path(target):
 def journal_path(target):
     """Path of the journal of a surface file."""
     return hidden_file_beside(target, "journal")
+
+
+def fallback_name(identity):
+    """Name of a file that stands in for a surface file in another folder.
+
+    identity: a text that says which surface file, and from what its results were computed.
+    """
+    return f"losslandscape-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.h5"
