@@ -8,6 +8,7 @@ of its sizes is compared with its size before memory is taken for it.
 """
 
 import contextlib
+import io
 import os
 import pickle
 import re
@@ -125,7 +126,8 @@ def _load_safely(path, mark):
         warnings.simplefilter("ignore")  # such as: this file may not be readable
 
         if mark == ZIP_MARK:
-            members = _zip_members(path)
+            with open_file(path) as f:
+                members = _zip_members(f, path)
             module = pickle_module(sizes=_storage_sizes(members))
             is_stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             return torch.load(os.fspath(path), pickle_module=module, mmap=is_stored, **options)
@@ -133,6 +135,24 @@ def _load_safely(path, mark):
         with open_file(path) as f:
             module = pickle_module(room=os.path.getsize(path))
             return torch.load(PlainFile(f), pickle_module=module, **options)
+
+
+def load_bytes(content, path):
+    """The object of a file of torch.save that is a part of another file. Raises InputError.
+
+    content: its bytes. path: of the other file, for messages.
+    """
+    file = io.BytesIO(content)
+    try:
+        module = pickle_module(sizes=_storage_sizes(_zip_members(file, path)))
+        file.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=False, pickle_module=module)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise cannot_read(path, f"it is damaged: {_first_sentence(error)}") from None
 
 
 class PlainFile:
@@ -173,14 +193,13 @@ def _check_format(path):
     raise cannot_read(path, reason, advice)
 
 
-def _zip_members(path):
+def _zip_members(file, path):
     """[ZipInfo] of a file of torch.save; raises InputError for other zip files and for bombs."""
-    with open_file(path) as f:
-        try:
-            members = zipfile.ZipFile(f).infolist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):
-            raise cannot_read(path, "its end is missing or damaged") from None
-        size = os.fstat(f.fileno()).st_size
+    try:
+        members = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        raise cannot_read(path, "its end is missing or damaged") from None
+    size = file.seek(0, os.SEEK_END)
 
     names = [member.filename for member in members]
     foreigner = foreign.describe_zip(path, names)

@@ -87,6 +87,8 @@ def load_net(model, path, trust_pickle=False, checkpoint_key="", quiet=False):
         raise
 
     if not quiet:
+        if checkpoint.adapter:
+            say(f"note: the adapter at {path} is put into the network of --model {model}")
         for line in weights.in_words(checkpoint):
             say(line)
     return net.eval()

@@ -215,7 +215,7 @@ class SafeUnpickler(pickle._Unpickler):
         if not isinstance(target, dict):
             raise pickle.UnpicklingError("it sets an entry of what is no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            check_key(key)
+            self.check_key(key)
             target[key] = value
 
     def load_additems(self):
@@ -224,11 +224,20 @@ class SafeUnpickler(pickle._Unpickler):
         if isinstance(target, Inert):
             target.items.extend(items)
         else:
-            target |= make_set(items)
+            target |= self.make_set(items)
 
     def load_frozenset(self):
         items = self.pop_mark()
-        self.append(frozenset(make_set(items)))
+        self.append(frozenset(self.make_set(items)))
+
+    def make_set(self, items):
+        for item in items:
+            self.check_key(item)
+        return set(items)
+
+    def check_key(self, key):
+        """Raise Unbounded for a key whose hash or comparison could take for ever."""
+        check_key(key)
 
     # ------------------------------------------------------------ what is large
 
@@ -305,14 +314,19 @@ def pickle_module(sizes=None, room=float("inf")):
 # ---------------------------------------------------------------- bounds
 
 
-def check_key(key):
-    """Raise UnpicklingError for a key whose hash or comparison could take for ever."""
+def check_key(key, look_into_objects=False):
+    """Raise Unbounded for a key whose hash or comparison could take for ever.
+
+    look_into_objects: the attributes of an object count as well.
+    """
     parts = [key]
     for count, part in enumerate(parts):  # grows while it is read
         if count > MAX_KEY_PARTS:
             raise Unbounded("it has a key of tuples in tuples in tuples")
         if isinstance(part, tuple | frozenset):
             parts.extend(itertools.islice(part, MAX_KEY_PARTS + 1))
+        elif isinstance(part, Inert) and look_into_objects:
+            parts.extend(itertools.islice(part.state.values(), MAX_KEY_PARTS + 1))
 
 
 def make_set(items=()):
