@@ -141,7 +141,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("save", SAVES)
-@pytest.mark.parametrize("value", UNKNOWN, ids=repr)
+@pytest.mark.parametrize("value", UNKNOWN, ids=lambda value: getattr(value, "__name__", type(value).__name__))
 def test_objects_of_other_classes_are_not_made(value, save, tmp_path):
     info = info_of(value, tmp_path / "m.pt", save)
     assert type(info) is not type(value) and not callable(info)
