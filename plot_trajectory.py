@@ -53,7 +53,8 @@ from losslandscape.shadows import (
     variance_in_words,
     write_new_plane,
 )
-from losslandscape.trajectory import find_runs, open_path
+from losslandscape.training_runs import find_runs
+from losslandscape.trajectory import open_path
 from losslandscape.weight_space import DIR_TYPES, IGNORES, directions_hash
 
 
@@ -73,11 +74,15 @@ def checkpoint_flags(add):
     add("--model_kwargs", default="", metavar="JSON", help="keyword arguments of that function")
     add("--model_folder", nargs="+", default=[], metavar="DIR",
         help="folder of a run, or of several")
+    add("--checkpoints", nargs="+", default=[], metavar="PATTERN",
+        help="instead of a folder: 'out/checkpoint-*/model.safetensors' or 'epoch=*.ckpt', in the "
+             "order of the numbers in the names; each pattern is a run")
     add("--prefix", default="model_", help="of the checkpoints' names, before the epoch (model_)")
     add("--suffix", default=".t7", help="after the epoch (.t7)")
     add("--start_epoch", type=natural_int, default=0, help="first epoch (0)")
-    add("--max_epoch", type=natural_int, default=300,
-        help="last epoch (300); the last checkpoint up to it is the origin, whatever --save_epoch")
+    add("--max_epoch", type=natural_int, default=None,
+        help="last epoch (300; with --checkpoints the last); the last checkpoint up to it is the "
+             "origin, whatever --save_epoch")
     add("--save_epoch", type=positive_int, default=1,
         help="take every so many epochs, where they exist (1)")
     add("--trust_pickle", action="store_true",
@@ -158,12 +163,13 @@ def main(argv=None):
     # the checkpoints, and the files that will hold their plane and their path on it
     runs = find_runs(
         args.model_folder, args.prefix, args.suffix, args.start_epoch, args.max_epoch,
-        args.save_epoch,
+        args.save_epoch, args.checkpoints,
     )  # fmt: skip
-    labels = run_labels(args.model_folder)
+    folders = [run.folder for run in runs]
+    labels = run_labels(folders)
     names = names_for_legend(labels, args.labels)
     dir_file = args.dir_file or pca_file_name(
-        common_folder(args.model_folder), args.dir_type, args.ignore, args.save_epoch,
+        common_folder(folders), args.dir_type, args.ignore, args.save_epoch,
         labels if len(runs) > 1 else (), args.checkpoint_key,
     )  # fmt: skip
     proj_files = projection_file_names(dir_file, labels)
@@ -191,6 +197,8 @@ def main(argv=None):
     # the plane, and the path on it; all is checked before the first file is written
     directions = find_plane(dir_file, path, args.ignore, chosen=bool(args.dir_file))
     made_from = path.provenance | {"model": str(architecture)} | circumstances()
+    if {run.unit for run in runs} == {"step"}:  # what the numbers of the checkpoints count
+        made_from["unit"] = "step"
     plane = made_from | {"directions": directions_hash(directions)}
     surface, surf_name = None, args.surf_name
     if args.surf_file:

@@ -13,8 +13,6 @@ Checkpoints stay in their files and are read in parts, so memory does not grow w
 300 checkpoints of 25 million parameters take less than 2 GB.
 """
 
-import os
-import re
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,103 +36,6 @@ PARALLEL = 1e-12  # squared sine of the angle between two axes, below which they
 
 
 # ---------------------------------------------------------------- the checkpoints
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """The checkpoints of a training run, in epoch order."""
-
-    folder: str
-    epochs: tuple
-    files: tuple
-
-
-def find_runs(folders, prefix, suffix, start_epoch, max_epoch, save_epoch):
-    """[TrainingRun] of the folders; InputError unless there is one, and none twice."""
-    if not folders or not all(folders):
-        raise InputError(
-            "expected --model_folder DIR, the folder of a training run (or of several), got none"
-        )
-    if len({os.path.realpath(folder) for folder in folders}) < len(folders):
-        raise InputError(
-            f"expected different folders as --model_folder, got {' '.join(folders)}; "
-            "give each run once"
-        )
-    return [
-        find_checkpoints(folder, prefix, suffix, start_epoch, max_epoch, save_epoch)
-        for folder in folders
-    ]
-
-
-def find_checkpoints(
-    folder, prefix="model_", suffix=".t7", start_epoch=0, max_epoch=300, save_epoch=1
-):
-    """TrainingRun of the checkpoints FOLDER/PREFIX + epoch + SUFFIX that exist.
-
-    Epochs start_epoch, start_epoch + save_epoch, ... up to max_epoch, and the last one that
-    exists in that range whether or not save_epoch leads to it: it is the trained network, and the
-    origin. Raises InputError if none exists.
-    """
-    if start_epoch > max_epoch:
-        raise InputError(
-            "expected --start_epoch up to --max_epoch, "
-            f"got {start_epoch} and {max_epoch}"
-        )
-    names = names_in_run_folder(folder)
-
-    # one file per epoch
-    name_of_epoch = {}
-    pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(suffix))
-    for name in names:
-        match = pattern.fullmatch(name)
-        if match is None or not start_epoch <= int(match[1]) <= max_epoch:
-            continue
-        epoch = int(match[1])
-        if epoch in name_of_epoch:
-            raise InputError(
-                f"expected one checkpoint of epoch {epoch} in {folder}, "
-                f"found {name_of_epoch[epoch]} and {name}; move one away"
-            )
-        name_of_epoch[epoch] = name
-    if not name_of_epoch:
-        raise InputError(
-            f"expected checkpoints {prefix}E{suffix} in {folder}, "
-            f"E from {start_epoch} to {max_epoch}, "
-            f"found none (there is {first_names(names)}); "
-            "check --prefix, --suffix, --start_epoch and --max_epoch"
-        )
-
-    last = max(name_of_epoch)
-    epochs = [
-        epoch for epoch in sorted(name_of_epoch)
-        if (epoch - start_epoch) % save_epoch == 0 or epoch == last
-    ]  # fmt: skip
-    files = [os.path.join(folder, name_of_epoch[epoch]) for epoch in epochs]
-    return TrainingRun(folder, tuple(epochs), tuple(files))
-
-
-def names_in_run_folder(folder):
-    """The sorted names of the files of a run; raises InputError where there is no such folder."""
-    if not os.path.isdir(folder):
-        raise InputError(
-            "expected the folder of a training run as --model_folder, "
-            f"found none at {folder!r}"
-        )
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputError(
-            f"can't read the folder {folder} ({error.strerror}); "
-            "make it readable"
-        ) from None
-
-
-def first_names(names, count=4):
-    """'a, b, c, d, ...', for a message about what is in a folder."""
-    if not names:
-        return "nothing"
-    more = ", ..." if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 @dataclass(frozen=True)
