@@ -210,6 +210,7 @@ class Recipe:
     idx: int = 0
     params: str = ""  # see `movable`
     freeze: str = ""
+    checkpoint_key: str = ""  # which weights of the files
 
     def __post_init__(self):
         _check_pattern("--params", self.params)
@@ -228,7 +229,7 @@ class Recipe:
         """Name of the direction file, the original's byte for byte."""
         return direction_file_name(
             self.model_file, self.dir_type, self.x, self.y, self.same_dir, self.params, self.freeze,
-            self.idx)
+            self.idx, self.checkpoint_key)
 
 
 def _check_pattern(flag, pattern):
