@@ -430,7 +430,6 @@ class KeepsItsKernel(nn.Module):
 class CachedKernel(Images):
     """The user's loop builds a network for each point; one that is moved keeps its first kernel."""
 
-    paths = ("command", "unfolded", "streamed")
     refused = "the network keeps something"
 
     def net():
@@ -440,7 +439,6 @@ class CachedKernel(Images):
 class AliasOfWeight(Images):
     """The same memory under two names, of which one is no parameter."""
 
-    paths = ("interface",)
     own_precision = True
 
     def net():
