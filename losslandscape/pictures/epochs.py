@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from losslandscape.files.layouts import read_projection
 from losslandscape.files.names import picture_file_name
+from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.paths import PATH_COLOURS
 from losslandscape.pictures.style import COLUMN, new_figure, style, write_figures
 
@@ -35,7 +35,7 @@ def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
     To PROJ_FILE_loss.pdf, or PROJ_FILE_distance.pdf without losses; several runs go into the
     figure of the first. Returns its path in a list.
     """
-    tables = [read_projection(file)[0] for file in proj_files]
+    tables = [read_path_table(file) for file in proj_files]
     panels, kind = [DISTANCES], "distance"
     if any(evaluated_points(table).any() for table in tables):
         panels, kind = [LOSSES, DISTANCES], "loss"
