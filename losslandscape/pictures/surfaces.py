@@ -44,7 +44,8 @@ def fill_contours(ax, panel, scale):
                          extend="both")
     filled.set_edgecolor("face")  # else viewers show hairlines between the bands
     filled.set_linewidth(0.3)
-    ax.contour(panel.x, panel.y, z, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
+    ax.contour(panel.x, panel.y, z, levels=levels, colors="white", linestyles="solid",
+               linewidths=0.35, alpha=0.6)
     return filled
 
 
@@ -127,8 +128,9 @@ def plot_2d_contour(surf_file, surf_name="train_loss", vmin=None, vmax=None, vle
     """Write the four figures of `surf_name` beside the surface file; returns their paths.
 
     vmin, vmax, vlevel: first and last contour level, and the step between. None means 0.1, 10 and
-        0.5 for a loss (less where the data end earlier), else round numbers from the data.
-    zlim: top of the 3-D figure. None means 10 for a loss.
+        0.5 for a loss of at least 0 (less where the data end earlier), else round numbers from the
+        data.
+    zlim: top of the 3-D figure. None means 10 for such a loss.
     log: levels, colours and height are even in the logarithm.
     dir_file: PCA directions, for the labels of the axes.
     fmt: pdf, png or svg. title: None describes what is drawn.
