@@ -115,7 +115,7 @@ def directions_in_words(directions):
     for letter, axis in zip("xy", axes, strict=False):
         size = sum(array.size for array in axis)
         with np.errstate(all="ignore"):  # any number may stand in a file
-            squares = [np.square(np.asarray(array, float)).sum() for array in axis]
+            squares = [np.square(np.abs(array).astype(float)).sum() for array in axis]
         norm = sum(squares) ** 0.5
         lines.append(f"  {letter}  {len(axis)} tensors, {size} numbers, norm {norm:.6g}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from losslandscape import describe
-from losslandscape.files.layouts import write_surface
+from losslandscape.files.layouts import Directions, write_directions, write_surface
 from tests.conftest import GOLDEN, ROOT, refused, run
 from tests.stores import surface
 
@@ -84,6 +84,12 @@ def test_any_name_is_told_on_any_terminal(tmp_path, name, environment):
     missing = subprocess.run([sys.executable, "-m", "losslandscape", "describe", name], cwd=ROOT, capture_output=True,
                              env=os.environ | environment)
     assert missing.returncode == 2 and missing.stderr.count(b"\n") == 1 and b"\033" not in missing.stderr
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_norm_of_directions_of_complex_weights_is_told(tmp_path):
+    write_directions(tmp_path / "d.h5", Directions([np.array([3 + 4j, 0])]))
+    assert "1 tensors, 2 numbers, norm 5" in describe.describe(tmp_path / "d.h5")
 
 
 @pytest.mark.parametrize("value", [1e308, np.inf, np.nan])

@@ -40,6 +40,7 @@ NUMBERS = "fiub"
 READ_ERRORS = (
     OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError, OverflowError, zlib.error)
 
+MAX_NAME = 1000  # letters of the name of a data set; they are shown in tables and figures
 MAX_ATTRIBUTE = 60_000  # bytes of a text of fixed length; HDF5 takes attributes of up to 64 kB
 
 # ---------------------------------------------------------------- reading
@@ -86,8 +87,10 @@ class Hdf5Contents:
 
         is_data_set = {}
         for name in parent:
-            if not isinstance(name, str):
-                raise self._refusal(f"expected names that are text, got {name!r:.60}")
+            # h5py gives bytes where the name is no UTF-8
+            is_text = isinstance(name, str) and name.isprintable() and len(name) <= MAX_NAME
+            if not is_text:
+                raise self._refusal(f"expected names that are short texts, got {name!r:.60}")
             is_data_set[name] = isinstance(self._member(parent, name), h5py.Dataset)
         return is_data_set
 

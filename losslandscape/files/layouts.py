@@ -12,6 +12,7 @@ Nothing that is read is believed, see hdf5.py: whatever is wrong becomes an Inpu
 file.
 """
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from losslandscape.errors import InputError
 from losslandscape.files.grid import MAX_POINTS, NOT_COMPUTED, Grid, Surface
 from losslandscape.files.hdf5 import NUMBERS, fixed_text, open_hdf5, write_hdf5
+from losslandscape.files.opening import refuse_special
 
 # What a point that is not computed holds in a file, for readers that know no mask. We look at it
 # only in files of the original, which have none.
@@ -50,7 +52,11 @@ def read_surface(path):
 
 
 def write_surface(path, surface):
-    """Write the whole surface; the file at `path` is replaced at once. Raises InputError."""
+    """Write the whole surface; a surface file at `path` is replaced at once.
+
+    Raises InputError, also where there is something else.
+    """
+    refuse_other_file(path, "xcoordinates", "a surface file")
 
     def fill(f):
         f["dir_file"] = fixed_text(surface.dir_file)
@@ -143,7 +149,8 @@ def read_directions(path):
 
 
 def write_directions(path, directions):
-    """Write directions as float32 (those of complex weights as complex64). Raises InputError."""
+    """Write directions as float32, those of complex weights as complex64; see `write_surface`."""
+    refuse_other_file(path, "xdirection", "a direction file")
 
     def fill(f):
         for axis, arrays in (("xdirection", directions.x), ("ydirection", directions.y)):
@@ -198,7 +205,8 @@ def read_projection(path):
 
 
 def write_projection(path, arrays, provenance):
-    """Write arrays by name, `proj_xcoord` and `proj_ycoord` among them. Raises InputError."""
+    """Write arrays by name, `proj_xcoord` and `proj_ycoord` among them; see `write_surface`."""
+    refuse_other_file(path, "proj_xcoord", "a projection file")
 
     def fill(f):
         for name, array in arrays.items():
@@ -214,3 +222,20 @@ def names_in_file(path):
     """Names of the data sets and groups at the top of an HDF5 file. Raises InputError."""
     with open_hdf5(path, "direction, surface or projection file") as f:
         return set(f.members())
+
+
+def refuse_other_file(path, mark, kind):
+    """Raises InputError if something is at `path` that must not be replaced: a trained model, say.
+
+    mark: the name in an HDF5 file by which those are known that may be; kind: they, in words.
+    """
+    refuse_special(path, "choose another name")
+    if not os.path.exists(path) or os.path.getsize(path) == 0:
+        return
+    try:
+        may_be_replaced = mark in names_in_file(path)
+    except InputError:
+        may_be_replaced = False
+    if not may_be_replaced:
+        raise InputError(f"expected the name of a new file, or of {kind} to replace, got {path}, "
+                         "which is something else; choose another name")
