@@ -196,7 +196,7 @@ def run_of_files(files, start_epoch=0, max_epoch=None, save_epoch=1, folder=""):
     numbers = {file: numbers_in(os.path.relpath(file, folder)) for file in sorted(files)}
 
     word = counting_word(numbers)
-    numbered = {file: found[word] for file, found in numbers.items() if word in found}
+    numbered = {file: counts[word] for file, counts in numbers.items() if word in counts}
     left_out = [file for file in numbers if file not in numbered]
     if left_out:
         say(f"note: left out of the run: {first_names(left_out)}, without a number like the others")
@@ -231,8 +231,8 @@ def numbers_in(name):
 def counting_word(numbers):
     """The (word, count) whose number tells most files apart; numbers: of each file."""
     present = {}
-    for found in numbers.values():
-        for word, number in found.items():
+    for counts in numbers.values():
+        for word, number in counts.items():
             present.setdefault(word, []).append(number)
 
     # one that most files have, with another number for each

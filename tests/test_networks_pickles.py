@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import nn
 
+from losslandscape.errors import InputError
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import load_net
 from losslandscape.networks.pickles import Inert
@@ -378,6 +379,46 @@ def test_shared_and_cyclic_values_are_no_bombs(tmp_path):
     cycle.append(cycle)
     info = info_of({"groups": [shared] * 50, "cycle": cycle, "long": list(range(10**5))}, tmp_path / "m.pt")
     assert info["groups"] == [shared] * 50 and info["cycle"][1] is info["cycle"] and len(info["long"]) == 10**5
+
+
+class Holder:
+    """Pickles like a network, with these parts."""
+
+    def __init__(self):
+        self._modules, self._parameters, self._buffers = {}, {}, {}
+
+
+def test_a_network_that_holds_itself_or_others_many_times_over_is_no_network(tmp_path):
+    cyclic = Holder()
+    cyclic._modules["self"] = cyclic
+    bomb = Holder()
+    for _ in range(40):
+        outer = Holder()
+        outer._modules = {"a": bomb, "b": bomb}
+        bomb = outer
+    start = time.monotonic()
+    for content in (cyclic, bomb, {"model": bomb}):
+        torch.save(content, tmp_path / "m.pt")
+        assert "Holder" in one_line(read_checkpoint, tmp_path / "m.pt")
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}])
+def test_flipped_bits_are_read_or_refused(options, tmp_path):
+    path = tmp_path / "m.pt"
+    torch.save({"state_dict": weights(), "args": argparse.Namespace(lr=0.1), "net": nn.Linear(2, 2)}, path, **options)
+    content = path.read_bytes()
+    refused = 0
+    for bit in range(0, 8 * len(content), 8 * len(content) // 150):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            read_checkpoint(path)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(path) in str(error)
+    assert refused
 
 
 # ---------------------------------------------------------------- what is no file

@@ -1,6 +1,6 @@
 """Adapters of PEFT: LoRA weights, put into a network that has its base weights from elsewhere.
 
-    entries = merged(net, checkpoint)    {name in the network: tensor}, those that the adapter changes
+    entries = merged(net, checkpoint)    {name in the network: tensor}, of what the adapter changes
 
 Into a plain network they are merged: W + s B A, with A (r, inputs), B (outputs, r) and the scale
 s = alpha / r, or alpha / sqrt(r) with `use_rslora` (Hu et al. 2021, arXiv 2106.09685; Kalajdzievski
@@ -37,8 +37,8 @@ def merged(net, checkpoint):
     """
     config, path, entries = checkpoint.adapter, checkpoint.path, checkpoint.state_dict
     if config.get("peft_type") != "LORA":
-        raise cannot_read(
-            path, f"it is an adapter of kind {printable(str(config.get('peft_type')))}, no LoRA", MERGE)
+        kind = printable(str(config.get("peft_type")))
+        raise cannot_read(path, f"it is an adapter of kind {kind}, no LoRA", MERGE)
     kinds = [key for key in UNSUPPORTED if config.get(key)]
     if kinds:
         raise cannot_read(path, f"it is a LoRA adapter with {kinds[0]}", MERGE)
@@ -77,6 +77,7 @@ def _into_plain(net, entries, config, path):
     names = {plain_name(name): name for name in state}
     modules = {plain_name(name): module for name, module in net.named_modules()}
 
+    # matrices by layer, and tensors that replace those of the network
     factors, changed = {}, {}
     for key, value in entries.items():
         name = key.removeprefix(WRAPPED).replace(".base_layer.", ".")
@@ -90,15 +91,17 @@ def _into_plain(net, entries, config, path):
             raise cannot_read(path, f"its {printable(key)} is of no tensor of this network",
                               f"check --model, or {MERGE}")
 
+    # W + s B A
     for layer, matrices in factors.items():
         name = names.get(f"{layer}.weight")
         if name is None or not {"A", "B"} <= matrices.keys():
-            raise cannot_read(path, f"it changes {printable(layer)}, which this network does not have",
-                              "check --model: it must build the base network of the adapter")
+            raise cannot_read(
+                path, f"it changes {printable(layer)}, which this network does not have",
+                "check --model: it must build the base network of the adapter")
         weight = changed.get(name, state[name])
         is_transposed = matrices["is_embedding"] or type(modules[layer]).__name__ == "Conv1D"
         change = product(matrices["A"], matrices["B"], is_transposed)
-        if change.numel() != weight.numel() or is_other_shape(change, weight):
+        if change.numel() != weight.numel() or len(change) != len(weight):
             raise cannot_read(path, f"its change of {printable(layer)} has another shape than "
                               f"{tuple(weight.shape)}", "check --model and --model_kwargs")
         scale = scale_of(layer, len(matrices["A"]), config, path)
@@ -128,10 +131,6 @@ def product(a, b, is_transposed):
     if is_transposed:
         return change.t()
     return change
-
-
-def is_other_shape(change, weight):
-    return change.shape[0] != weight.shape[0]
 
 
 def scale_of(layer, rank, config, path):

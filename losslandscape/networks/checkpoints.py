@@ -43,7 +43,8 @@ PARTS_OF_AVERAGES = ("ema", "swa", "averag")  # in names of entries that hold av
 
 MAX_CANDIDATES = 100  # of a file
 CANDIDATE_DEPTH = 3  # of dicts in each other that are searched for weights
-MAX_TENSORS = 10**6  # of a network
+MAX_PARTS = 10**5  # of a network: layers, blocks, ...
+MAX_DEPTH = 100  # of parts in parts
 
 
 @dataclass(frozen=True)
@@ -220,30 +221,44 @@ def weights_of(value):
     return entries
 
 
-def tensors_of_module(module, prefix="", tensors=None):
+def tensors_of_module(module):
     """The state dict of a pickled network whose class is not run, as {name: tensor}.
 
     module: its Inert. Networks keep their tensors in dicts of their own: `_parameters`, `_buffers`
-    without the `_non_persistent_buffers_set`, and those of the networks in `_modules`.
+    without the `_non_persistent_buffers_set`, and those of the networks in `_modules`. Empty for
+    one that holds itself, or others beyond MAX_PARTS and MAX_DEPTH.
     """
-    if tensors is None:
-        tensors = {}
-    state = module.state
-    transient = state.get("_non_persistent_buffers_set") or ()
+    tensors = {}
+    waiting = [("", 0, module)]
+    for _ in range(MAX_PARTS):
+        if not waiting:
+            return tensors
+        prefix, depth, part = waiting.pop()
+        transient = part.state.get("_non_persistent_buffers_set")
+        if not isinstance(transient, set):
+            transient = ()
 
-    for group in ("_parameters", "_buffers"):
-        for name, tensor in _dict_in(state, group).items():
-            if tensor is not None and (group == "_parameters" or name not in transient):
-                tensors[f"{prefix}{name}"] = tensor
-    for name, part in _dict_in(state, "_modules").items():
-        if isinstance(part, Inert) and len(tensors) < MAX_TENSORS:
-            tensors_of_module(part, f"{prefix}{name}.", tensors)
-    return tensors
+        for group in ("_parameters", "_buffers"):
+            for name, tensor in _dict_in(part.state, group).items():
+                if tensor is not None and (group == "_parameters" or name not in transient):
+                    tensors[f"{prefix}{name}"] = tensor
+
+        # the first of its parts comes next, as in state_dict()
+        inner = [
+            (f"{prefix}{name}.", depth + 1, value)
+            for name, value in _dict_in(part.state, "_modules").items() if isinstance(value, Inert)
+        ]  # fmt: skip
+        if depth > MAX_DEPTH:
+            return {}
+        waiting += reversed(inner)
+    return {}
 
 
 def _dict_in(state, name):
     value = state.get(name)
-    return value if isinstance(value, dict) else {}
+    if isinstance(value, dict):
+        return value
+    return {}
 
 
 def as_weight(value):

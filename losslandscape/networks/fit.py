@@ -187,7 +187,8 @@ class _Names:
             if len(keys) > 1:
                 raise InputError(
                     f"expected every tensor once in {self.source}, got {printable(keys[0])} and "
-                    f"{printable(keys[1])}, which differ by the name of a wrapper; save one of them")
+                    f"{printable(keys[1])}, which differ by the name of a wrapper; "
+                    "save one of them")
             if keys:
                 placed[name] = self.entries[keys[0]]
                 used.add(keys[0])

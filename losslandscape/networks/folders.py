@@ -46,7 +46,7 @@ def files_of(path):
     if _is_adapter(path):
         return [os.path.join(folder, ADAPTER_CONFIG), _adapter_file(folder)]
     if sharded.is_sharded(folder):
-        return sharded.files_of(folder)
+        return sharded.metadata_and_chunks(folder)
     return files_of(_weight_file(folder))
 
 
@@ -63,7 +63,7 @@ def read(path, read_file):
         config = read_json(os.path.join(folder, ADAPTER_CONFIG))
         return *read_file(_adapter_file(folder)), config
     if sharded.is_sharded(folder):
-        return sharded.read(folder), {}, {}
+        return sharded.read_sharded(folder), {}, {}
 
     file = _weight_file(folder)
     if is_of_several_files(file):

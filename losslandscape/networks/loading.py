@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from losslandscape import user_code
+from losslandscape.copies import memory_is_shared
 from losslandscape.errors import InputError
 from losslandscape.messages import printable, say
 from losslandscape.networks import adapters, zoo
@@ -323,7 +324,8 @@ def choose_weights(expected, checkpoint):
         candidates = {key: checkpoint.candidates[key] for key in likely}
         raise InputError(
             f"expected weights of one network in {checkpoint.path}, got several that fit: "
-            f"{candidates_in_words(candidates)}; choose with --checkpoint_key {printable(likely[0])}")
+            f"{candidates_in_words(candidates)}; "
+            f"choose with --checkpoint_key {printable(likely[0])}")
 
     others = {key: checkpoint.candidates[key] for key in fitting if key not in likely}
     return _weights(likely[0], fitting[likely[0]], others)
@@ -378,7 +380,8 @@ def _kind(tensor):
 def _fill(net, state_dict, path):
     """Put the values of `state_dict` into `net`, in their own dtypes; what it lacks stays.
 
-    They get plain strides, for the last bits of a convolution may depend on those of its weights.
+    They get plain strides, for the last bits of a convolution may depend on those of its weights;
+    but memory that the network holds twice (`self.w2 = self.w.data`) is filled where it lies.
     A tensor that has several names in the network may stand in the file under one of them, or under
     several with equal values. Raises InputError where they differ.
     """
@@ -390,4 +393,7 @@ def _fill(net, state_dict, path):
         if name != first_name and not torch.equal(state_dict[name], state_dict[first_name]):
             raise cannot_read(
                 path, f"{first_name} and {name} are one tensor of the network, but differ")
-        tensor.data = state_dict[name].clone(memory_format=torch.contiguous_format)
+        if memory_is_shared(tensor) and tensor.dtype == state_dict[name].dtype:
+            tensor.data.copy_(state_dict[name])
+        else:
+            tensor.data = state_dict[name].clone(memory_format=torch.contiguous_format)

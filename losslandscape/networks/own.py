@@ -31,11 +31,11 @@ def check_tensors(net, name):
 
     name: of --model, for the message.
     """
+    expected = f"expected a network of numbers that can be moved from --model {name}"
     advice = "return the network before it was quantized"
     for kind in map(type, net.modules()):
         if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
-            raise InputError(f"expected a network of numbers that can be moved from --model {name}, "
-                             f"got a quantized {kind.__name__}; {advice}")
+            raise InputError(f"{expected}, got a quantized {kind.__name__}; {advice}")
 
     tensors = [*net.named_parameters(), *net.named_buffers()]
     for tensor_name, tensor in tensors:
@@ -45,8 +45,7 @@ def check_tensors(net, name):
                 advice = "call it once on an input before it is returned"
             elif "sparse" in reason:
                 advice = "return it with dense tensors (to_dense())"
-            raise InputError(f"expected a network of numbers that can be moved from --model {name}, "
-                             f"but {tensor_name} is a {reason}; {advice}")
+            raise InputError(f"{expected}, but {tensor_name} is a {reason}; {advice}")
 
     for tensor_name, parameter in net.named_parameters():
         if not parameter.is_floating_point() and not parameter.is_complex():

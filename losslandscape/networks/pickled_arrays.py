@@ -40,7 +40,10 @@ class ArrayType:
 
 
 def is_plain(array_type):
-    return isinstance(array_type, ArrayType) and bool(NUMBER_OR_TEXT.fullmatch(str(array_type.name)))
+    """Whether a type is of numbers or texts."""
+    if not isinstance(array_type, ArrayType):
+        return False
+    return bool(NUMBER_OR_TEXT.fullmatch(str(array_type.name)))
 
 
 def make_scalar(array_type, data=b""):
@@ -64,7 +67,7 @@ def make_array(data, array_type, shape, order="C"):
     return np.frombuffer(bytes(data), array_type.dtype).reshape(shape, order=order)
 
 
-def make_tensor(array, dtype, *_):
+def make_tensor_of_array(array, dtype, *_):
     """A tensor of a device that hands its values on as an array."""
     return torch.from_numpy(np.array(array)).to(dtype)
 
@@ -76,12 +79,15 @@ def is_array(value):
 def fill(array, state):
     """Give an empty array its values; state: (version, shape, type, Fortran order?, bytes)."""
     _, shape, array_type, is_fortran, data = state
+
+    # what is neither number nor text stays empty
     if isinstance(array, Unreadable) or not is_plain(array_type):
         return
     if isinstance(data, str):
         data = data.encode("latin1")
     dtype = array_type.dtype
-    if not isinstance(data, bytes) or len(data) != dtype.itemsize * int(np.prod(shape, dtype=float)):
+    size = dtype.itemsize * int(np.prod(shape, dtype=float))
+    if not isinstance(data, bytes) or len(data) != size:
         raise pickle.UnpicklingError("an array whose bytes don't fit its shape")
     array.__setstate__((1, tuple(shape), dtype, bool(is_fortran), data))
 

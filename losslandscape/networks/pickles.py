@@ -528,7 +528,7 @@ BUILDERS = {
     "torch.nn.parameter.Parameter": make_parameter,
     "torch._tensor._rebuild_from_type": make_tensor_of_class,
     "torch._tensor._rebuild_from_type_v2": make_tensor_of_class,
-    "torch._utils._rebuild_device_tensor_from_numpy": pickled_arrays.make_tensor,
+    "torch._utils._rebuild_device_tensor_from_numpy": pickled_arrays.make_tensor_of_array,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": make_parameter,
     "torch._utils._rebuild_qtensor": stand_in("quantized tensor"),
     "torch._utils._rebuild_sparse_tensor": stand_in("sparse tensor"),

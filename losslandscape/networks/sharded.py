@@ -41,24 +41,25 @@ def is_sharded(folder):
     return os.path.exists(os.path.join(folder, METADATA_FILE))
 
 
-def files_of(folder):
+def metadata_and_chunks(folder):
     """[paths] of the metadata and of all files with chunks, sorted."""
     names = sorted(name for name in os.listdir(folder) if name.endswith(CHUNK_ENDING))
     return [os.path.join(folder, name) for name in (METADATA_FILE, *names)]
 
 
-def read(folder):
+def read_sharded(folder):
     """{name: tensor} of a DCP folder; what was a dict in the saved dict is one: {"model": {...}}.
 
     States of optimizers and what is no tensor are left out. Raises InputError.
     """
     metadata = read_metadata(folder)
-    sizes = {os.path.basename(file): os.path.getsize(file) for file in files_of(folder)}
+    sizes = {os.path.basename(file): os.path.getsize(file) for file in metadata_and_chunks(folder)}
     outlines = {
         name: outline for name, outline in metadata.state_dict_metadata.items()
         if hasattr(outline, "chunks") and not name.startswith("optim")
     }  # fmt: skip
 
+    # the sizes are compared with those of the files before memory is taken for them
     claimed = sum(
         outline.size.numel() * outline.properties.dtype.itemsize for outline in outlines.values())
     if claimed > sum(sizes.values()):
@@ -68,6 +69,7 @@ def read(folder):
         for name, outline in outlines.items()
     }  # fmt: skip
 
+    # every value must come from a chunk
     remaining = {name: tensor.numel() for name, tensor in tensors.items()}
     for index, place in metadata.storage_data.items():
         if index.fqn in tensors:
@@ -99,6 +101,7 @@ def read_metadata(folder):
         def check_key(self, key):  # the hash of torch's objects is that of their attributes
             check_key(key, look_into_objects=True)
 
+    # first read by names alone, then by pickle itself
     try:
         Reader(io.BytesIO(content)).load()
         foreign_names = sorted(names - METADATA_NAMES)
@@ -111,12 +114,13 @@ def read_metadata(folder):
         check_metadata(metadata)
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
             ImportError, RuntimeError) as error:  # fmt: skip
-        raise cannot_read(path, f"it is damaged: {str(error) or type(error).__name__:.100}") from None
+        reason = str(error) or type(error).__name__
+        raise cannot_read(path, f"it is damaged: {reason:.100}") from None
     return metadata
 
 
 def check_metadata(metadata):
-    """Raise an error unless the metadata are what `read` relies on."""
+    """Raise an error unless the metadata are what `read_sharded` relies on."""
     for name, outline in metadata.state_dict_metadata.items():
         if not isinstance(name, str):
             raise TypeError("a name that is no text")
@@ -136,9 +140,10 @@ def read_chunk(folder, place, sizes):
     if file not in sizes or file == METADATA_FILE:
         raise cannot_read(folder, f"chunks are in {printable(file)}, which is not there")
     if getattr(place, "transform_descriptors", None):
-        raise cannot_read(path, "its chunks are compressed",
-                          "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR FILE "
-                          "makes one file of the folder")
+        raise cannot_read(
+            path, "its chunks are compressed",
+            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR FILE makes one "
+            "file of the folder")
     if not 0 <= place.offset <= place.offset + place.length <= sizes[file]:
         raise cannot_read(path, "it is too short")
 
