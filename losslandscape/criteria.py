@@ -287,7 +287,7 @@ class NetworksOwn(Criterion):
             raise InputError(
                 "expected a loss in the output of the network when it is called with the targets, "
                 f"got {type_in_words(output)}; give another --loss_name")
-        return own.float().expand(samples_in(targets))
+        return full_precision(own).expand(samples_in(targets))
 
 
 # ---------------------------------------------------------------- a function of the user's
@@ -399,8 +399,8 @@ def loss_criterion(loss):
         return PerSample(loss, function=LOSSES[loss])
     if not user_code.is_reference(loss):
         raise InputError(
-            f"expected {', '.join(LOSSES)}, {OWN_LOSS_NAME}, torch.nn:Name or FILE.py:name as {flag}, "
-            f"got {loss!r}")
+            f"expected {', '.join(LOSSES)}, {OWN_LOSS_NAME}, torch.nn:Name or FILE.py:name as "
+            f"{flag}, got {loss!r}")
 
     function = user_code.load(flag, loss)
     if loss.startswith("torch.nn:"):
@@ -418,7 +418,7 @@ def criterion_of_torch(flag, name, kind):
         return exact
     if not isinstance(module, nn.modules.loss._Loss):
         raise InputError(
-            f"expected a loss of torch.nn as {flag}, got {name}; take torch.nn:MSELoss, for instance")
+            f"expected a loss of torch.nn as {flag}, got {name}; take one, torch.nn:MSELoss say")
     module.reduction = "none"
     function = called_for_user(flag, name, module)
     return PerSample(name, function=function, is_elementwise=kind in ELEMENTWISE)

@@ -110,7 +110,7 @@ class EvaluationShard:
         self.folded = fold(self.net, example, self.dtype)
 
     def _prepared(self, split):
-        """The split as it is sliced: on the device or in pinned memory. Batches stay as they are."""
+        """The split as it is sliced, on the device or in pinned memory; Batches as they are."""
         if not isinstance(split, Split):
             return split
         home = self.device if self.resident else torch.device("cpu")
@@ -284,7 +284,7 @@ class Evaluator:
             self._batch_size = batch_size
 
     def _weights_of(self, splits):
-        """{split: what all its samples weigh in the loss and in the metric}, of those that are held."""
+        """{split: what its samples weigh in the loss and in the metric}, of those that are held."""
         weights = {}
         for name, split in splits.items():
             if isinstance(split, Split):

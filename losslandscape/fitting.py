@@ -27,7 +27,7 @@ from losslandscape.criteria import (
 from losslandscape.data.splits import Batches, samples_in, shapes
 from losslandscape.errors import InputError
 from losslandscape.evaluator import Evaluator
-from losslandscape.labels import check_classes, check_range, may_broadcast, refuse_shapes
+from losslandscape.labels import check_classes, check_label_range, may_broadcast, refuse_shapes
 from losslandscape.noise import undisturbed
 from losslandscape.outputs import (
     class_axis,
@@ -246,7 +246,7 @@ def check_labels(trial, loss, logits):
         return
     labels = loss.labels_of(trial.targets)
     classes = logits.shape[loss.axis_of(logits, labels)]
-    check_range(loss.name, classes, trial.all_targets, loss.ignored)
+    check_label_range(loss.name, classes, trial.all_targets, loss.ignored)
 
 
 def with_formula(loss, trials):
@@ -321,8 +321,8 @@ def reason_for_batches(trials, loss, metric):
     for trial in trials:
         if trial.depends_on_neighbours():
             reasons.append(
-                "the output of the network for a sample depends on the samples beside it (batch norm "
-                "in train mode, or without running statistics?)")
+                "the output of the network for a sample depends on the samples beside it (batch "
+                "norm in train mode, or without running statistics?)")
             break
     for criterion, flag in ((loss, "--loss_name"), (metric, "--metric")):
         if isinstance(criterion, OwnFunction) and not reasons:
@@ -460,8 +460,8 @@ def with_fixed_batches(fit, reason, data, batch_size):
     size = batch_size or default
     if size is None:
         raise InputError(
-            f"expected results that don't depend on the batches, but {reason}; give --batch_size N, "
-            "which becomes a part of what is measured")
+            f"expected results that don't depend on the batches, but {reason}; give "
+            "--batch_size N, which becomes a part of what is measured")
 
     fit = replace(
         fit, batch_size=size, batches=f"{size} samples", is_default_size=size == default)

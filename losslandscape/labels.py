@@ -1,7 +1,7 @@
 """What targets are, beside the outputs of a network: understood before the first point, or refused.
 
-    shares = check_classes("crossentropy", logits, targets, everything)      classes, or probabilities
-    check_numbers("mse", outputs, targets)                                   numbers of the same shape
+    check_classes("crossentropy", logits, targets, everything)      labels, or probabilities
+    check_numbers("mse", outputs, targets)                          numbers of the same shape
 
 Messages name both shapes, and what makes them go together.
 """
@@ -20,24 +20,25 @@ BINARY = "--loss_name torch.nn:BCEWithLogitsLoss"
 
 
 def check_classes(loss_name, logits, targets, everything, ignored=IGNORED):
-    """Are the targets of a loss over classes probabilities (True) or labels (False)?
+    """Raises InputError, with what to do, unless the targets are classes of these logits.
+
+    That is labels, or probabilities of the classes.
 
     logits, targets: of a few samples. everything: all targets that are held in memory, as a list.
-    ignored: the label that does not count, None where all do. Raises InputError, with what to do, where the targets
-    are no classes of these logits.
+    ignored: the label that does not count, None where all do.
     """
     everything = everything or [targets]
     shapes = f"outputs {tuple(logits.shape)} and targets {tuple(targets.shape)}"
     if targets.is_floating_point():
         check_probabilities(loss_name, logits, targets, everything, shapes)
-        return True
+        return
 
     # one output per sample
     expected = f"expected one label per sample and one output per class for --loss_name {loss_name}"
     if logits.dim() < 2 or (logits.dim() == 2 and logits.shape[1] == 1):
         raise InputError(
-            f"{expected}, got {shapes}; for two classes take {BINARY}, for numbers --loss_name mse, "
-            f"with targets.float() of the shape of the outputs")
+            f"{expected}, got {shapes}; for two classes take {BINARY}, for numbers "
+            "--loss_name mse, with targets.float() of the shape of the outputs")
 
     # labels in another form
     if logits.dim() == 2 and targets.dim() == 2 and targets.shape[1] == 1:
@@ -52,8 +53,7 @@ def check_classes(loss_name, logits, targets, everything, ignored=IGNORED):
         raise InputError(f"{expected}, got {shapes}; {OWN_LOSS}")
 
     classes = logits.shape[class_axis(logits, targets)]
-    check_range(loss_name, classes, everything, ignored)
-    return False
+    check_label_range(loss_name, classes, everything, ignored)
 
 
 def is_one_hot(targets):
@@ -65,7 +65,7 @@ def are_zeros_and_ones(targets):
     return bool(((targets == 0) | (targets == 1)).all())
 
 
-def check_range(loss_name, classes, everything, ignored):
+def check_label_range(loss_name, classes, everything, ignored):
     """Raises InputError where a label is beyond the classes, and not the one to be ignored."""
     outside = set()
     for targets in everything:
@@ -83,8 +83,8 @@ def check_range(loss_name, classes, everything, ignored):
             f"where {label} means 'ignore', give {IGNORED} instead, or name a "
             f"torch.nn.CrossEntropyLoss(ignore_index={label}) of yours: --loss_name FILE.py:name")
     raise InputError(
-        f"expected labels from 0 to {classes - 1}, one for each output of the network, for "
-        f"--loss_name {loss_name}, got {label}; {advice}")
+        f"expected labels below {classes}, the number of outputs of the network, and none below 0, "
+        f"for --loss_name {loss_name}, got {label}; {advice}")
 
 
 def check_probabilities(loss_name, logits, targets, everything, shapes):

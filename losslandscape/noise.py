@@ -29,7 +29,9 @@ DROPOUTS = {
 
 @contextlib.contextmanager
 def undisturbed(devices=()):
-    """Put the random streams of torch (CPU, and CUDA `devices`), NumPy and `random` back at the end."""
+    """Put the random streams back at the end: of torch (CPU, and CUDA `devices`), NumPy, `random`."""
+
+    # torch.random.fork_rng keeps the CPU's in any case
     cuda = [device for device in devices if device.type == "cuda"]
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
@@ -71,6 +73,6 @@ class RandomCalls(TorchFunctionMode):
 
 def is_switched_on(args, kwargs):
     """Does a call dropout(x, p, training) drop anything?"""
-    probability = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-    training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
-    return bool(training) and probability > 0
+    given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+    is_training = given.get("training", given.get("train", True))
+    return bool(is_training) and given.get("p", 0.5) > 0

@@ -19,7 +19,10 @@ ROUNDING_OF_HALF = 2e-2
 
 
 def call_network(net, inputs, targets=None, targets_as=""):
-    """The output of a network for a batch; targets_as: the argument that gets the targets, or ''."""
+    """The output of a network for a batch.
+
+    targets_as: the argument of its forward that gets the targets, '' for none.
+    """
     if not targets_as:
         return apply(net, inputs)
     if isinstance(inputs, torch.Tensor):

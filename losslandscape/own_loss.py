@@ -19,7 +19,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
-from losslandscape.criteria import OWN_LOSS_NAME, Accuracy, Criterion, CrossEntropy, NetworksOwn, PerSample
+from losslandscape.criteria import (
+    OWN_LOSS_NAME,
+    Accuracy,
+    Criterion,
+    CrossEntropy,
+    NetworksOwn,
+    PerSample,
+)
 from losslandscape.labels import IGNORED
 from losslandscape.outputs import (
     ROUNDING,
@@ -123,7 +130,7 @@ class Asked:
 
 
 def labels_to_try(asked, targets, ignored):
-    """Labels by which formulas can be told apart; the given ones where the network bears no others."""
+    """Labels by which formulas can be told apart, or the targets where no others are borne."""
     trials = [reordered_labels(targets)]
     if may_ignore(targets, ignored):
         trials.insert(0, uneven_labels(targets, ignored))
@@ -137,7 +144,10 @@ def labels_to_try(asked, targets, ignored):
 
 
 def may_ignore(targets, ignored):
-    """May more labels be ignored? On CUDA a label that a network does not expect ends the process."""
+    """May more labels be ignored?
+
+    On CUDA a label that a network does not expect ends the process.
+    """
     return targets.device.type == "cpu" or bool((targets == ignored).any())
 
 

@@ -32,7 +32,7 @@ BESIDE_IN_HALF = 5e-2
 
 
 class Trial:
-    """A few samples of a split: `inputs` and `targets` (`count` of them), as the network takes them.
+    """A few samples of a split, `count` of them: `inputs` and `targets` as the network takes them.
 
     name: of the split. noise_seed: see evaluator.Evaluator. targets_as: the argument of the network
     that gets the targets in the call, or ''.
@@ -102,7 +102,8 @@ class Trial:
 
     def check_network(self, cure):
         """Raises InputError where a second pass does not give the same; cure: what to do."""
-        first, second = self.output(), self.output()
+        first = self.output()
+        second = self.output()
         if outputs_are_equal(first, second):
             return
         if self.noise_seed is not None:
@@ -176,8 +177,8 @@ class Trial:
         if calls.names + calls.dropouts:
             cause = f"torch.{(calls.names + calls.dropouts)[0]} draws random numbers in it"
         raise InputError(
-            f"expected the same numbers from two passes of {words} ({criterion.name}) over the same "
-            f"output, they differ: {cause}; {cure}")
+            f"expected the same numbers from two passes of {words} ({criterion.name}) over the "
+            f"same output, they differ: {cause}; {cure}")
 
     def criterion_draws(self, criterion):
         """Does a loss or a metric give something else after another --noise_seed?"""

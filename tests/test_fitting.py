@@ -190,7 +190,7 @@ def refused(net, targets, words, **choices):
     (torch.randn(9), "one output per target"),
     (torch.tensor([0, 1, 255] * 3), r"255.*ignore_index=255"),
     (torch.tensor([0, 1, -1] * 3), r"-1.*ignore_index=-1"),
-    (torch.arange(9), "from 0 to 2, one for each output of the network.*got 8"),
+    (torch.arange(9), "labels below 3, the number of outputs of the network.*got 8"),
     (torch.zeros(9, 4, dtype=torch.long), r"\(5, 3\) and targets \(5, 4\)"),
 ])
 def test_what_is_no_class_of_the_outputs_is_told_with_what_to_do(targets, words):
