@@ -36,6 +36,7 @@ from losslandscape.files.provenance import circumstances, refuse_mismatch
 from losslandscape.networks.loading import Architecture, load_net
 from losslandscape.pictures.animation import animate
 from losslandscape.pictures.epochs import plot_against_epoch
+from losslandscape.pictures.mathtext import plain_text
 from losslandscape.pictures.panel import read_2d
 from losslandscape.pictures.paths import plot_contour_trajectory, plot_trajectory
 from losslandscape.pictures.style import FORMATS
@@ -142,7 +143,7 @@ def names_for_legend(labels, own_labels):
             f"expected one of --labels per run, got {len(own_labels)} for {len(labels)} runs"
         )
     if not own_labels and len(labels) > 1:
-        return labels
+        return [plain_text(label) for label in labels]
     return own_labels
 
 

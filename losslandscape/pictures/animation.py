@@ -20,6 +20,7 @@ from losslandscape.pictures.paths import (
     is_inside,
     joined_box,
     path_box,
+    path_names,
     widened,
 )
 from losslandscape.pictures.scales import choose_scale
@@ -47,7 +48,7 @@ def animate(
     MAX_FRAMES frames, about FILM_SECONDS, then a pause.
     """
     tables = [read_path_table(file) for file in proj_files]
-    names = list(labels) or ["optimizer path"]
+    names = path_names(proj_files, labels)
     if surf_file:
         surface = read_2d(surf_file)
         panel = make_panel(surface, surface.get(surf_name), surf_name, surf_file)

@@ -19,6 +19,7 @@ from losslandscape.files.grid import ERRORS
 from losslandscape.files.layouts import read_surface
 from losslandscape.files.names import picture_file_name, repeats_of, surface_names_in
 from losslandscape.pictures.extremes import drawable_numbers, refuse_undrawable_axes
+from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.scales import MIN_USUAL_SHARE, top_that_shows
 from losslandscape.pictures.style import (
     COLOURS,
@@ -41,6 +42,7 @@ from losslandscape.pictures.words import (
     of_repeats,
     percent,
     plain_name,
+    value_label,
 )
 
 LOSS_MAX = 5.0  # the usual top of a loss axis
@@ -320,7 +322,7 @@ def title_of_curves(title, model, subject, arrays, repeats=0):
     title: None for the latter. arrays: the masked arrays that are drawn.
     """
     if title is not None:
-        return title
+        return typed_text(title)
     parts = [model, subject]
     if repeats:
         parts.append(f"median of {repeats} directions")
@@ -397,7 +399,7 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
     if is_loss(name):
         colour = LOSS_COLOUR
     split = name.partition("_")[0]
-    look = {"color": colour, "linestyle": SPLITS.get(split, "-"), "label": plain_name(name)}
+    look = {"color": colour, "linestyle": SPLITS.get(split, "-"), "label": value_label(name)}
     handles = [draw_curve(ax, curves.x, values, **look)]
 
     shown = [values]
@@ -408,7 +410,7 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
         limit_loss(ax, shown, loss_max, log)
     elif in_percent(name):
         ax.set_ylim(0, 100)
-    ax.set_ylabel(plain_name(name))
+    ax.set_ylabel(value_label(name))
     set_x_axis(ax, limits)
 
     kinds = hatch_gaps(ax, curves.x, [values])

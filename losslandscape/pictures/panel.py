@@ -14,6 +14,7 @@ import numpy as np
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_surface
 from losslandscape.pictures.extremes import drawable_numbers, refuse_undrawable_axes
+from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.style import bad_points, need, share_done
 from losslandscape.pictures.words import heading, percent, plain_name
 
@@ -72,6 +73,8 @@ def make_panel(surface, values, name, path, title=None):
 
     if title is None:
         title = default_title(surface, name)
+    else:
+        title = typed_text(title)
     if title:
         title += progress_line(values, is_interpolated=filled is not values)
 

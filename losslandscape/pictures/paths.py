@@ -14,6 +14,7 @@ from losslandscape.files.names import picture_file_name
 from losslandscape.pictures.frame import fit_frame, new_frame
 from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
+from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d, refuse_single_line
 from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.scales import choose_scale
@@ -89,7 +90,7 @@ def plot_trajectory(proj_file, dir_file="", show=False, *, fmt="pdf", labels=(),
     figure, ax = new_frame(widened(path_box(tables)), show)
     ax.grid(True)
     label_axes(ax, axis_labels(dir_file))
-    fit_frame(figure, ax, draw_paths(ax, tables, names), [], title)
+    fit_frame(figure, ax, draw_paths(ax, tables, names), [], typed_text(title or ""))
     return write_figures({output or f"{proj_files[0]}.{fmt}": figure}, show)
 
 

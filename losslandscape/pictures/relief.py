@@ -19,7 +19,7 @@ from losslandscape.pictures.style import (
     new_figure,
     note,
 )
-from losslandscape.pictures.words import is_loss, number, plain_name
+from losslandscape.pictures.words import is_loss, number, value_label
 
 LOSS_TOP = 10.0  # the usual --zlim for a loss
 GRID_LINES = 150  # of the drawn surface along each axis: smooth, and quick to draw
@@ -54,7 +54,7 @@ class HeightAxis:
 
     def label(self, name):
         """'train loss (cut at 10)', 'largest eigenvalue (times 10^4)'."""
-        text = plain_name(name)
+        text = value_label(name)
         if self.power:
             text += rf" ($\times 10^{{{self.power}}}$)"
         if self.is_cut:

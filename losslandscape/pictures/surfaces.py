@@ -16,7 +16,7 @@ from losslandscape.pictures.panel import cell_edges, make_panel, panel_box, read
 from losslandscape.pictures.relief import surface_figure
 from losslandscape.pictures.scales import Scale, choose_scale, drawable, line_colours, log_levels
 from losslandscape.pictures.style import COLOUR_MAP, note, style, write_figures
-from losslandscape.pictures.words import plain_name
+from losslandscape.pictures.words import value_label
 
 # ---------------------------------------------------------------- contours
 
@@ -70,7 +70,7 @@ def contourf_figure(panel, scale, labels, show, **_):
     label_axes(ax, labels)
     kinds = hatch_panel(ax, panel, cells=False)
     filled = fill_contours(ax, panel, scale)
-    bar = colour_bar(figure, filled, plain_name(panel.name), filled.levels)
+    bar = colour_bar(figure, filled, value_label(panel.name), filled.levels)
     fit_frame(figure, ax, mark_points(ax, panel), kinds, panel.title, bar)
     return figure
 
@@ -90,7 +90,7 @@ def heat_figure(panel, scale, labels, show, bar_label=None, zero_line=False, **_
     ticks = None
     if scale.log:
         ticks = log_levels(scale.low, scale.high)
-    bar_label = bar_label or plain_name(panel.name)
+    bar_label = bar_label or value_label(panel.name)
     bar = colour_bar(figure, mesh, bar_label, ticks, extend=scale.extend(panel.finite))
 
     handles = mark_points(ax, panel)
