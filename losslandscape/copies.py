@@ -48,12 +48,12 @@ def memory_is_shared(tensor):
     return holders > 2  # the tensor, and `storage` here
 
 
-def use_channels_last(net):
-    """Put the four-dimensional tensors of a network into channels-last memory; returns the network.
+def use_memory_format(net, memory_format):
+    """Put the four-dimensional tensors of a network into memory of this format; returns the network.
 
     Those whose memory is shared stay where they are: the other holder would not follow.
     """
     for tensor in [*net.parameters(), *net.buffers()]:
         if tensor.dim() == 4 and not memory_is_shared(tensor):
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.contiguous(memory_format=memory_format)
     return net

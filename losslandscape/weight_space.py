@@ -453,6 +453,7 @@ class WeightPlane:
         # the buffer that holds the point; the network's tensors become views of it
         self._point = self._origin.clone()  # (n,)
         self._copied = []  # (tensor, view of the point) for those that keep dtype or memory
+        self._viewing = []  # those that are views of the point
         start = 0
         for i, tensor, is_shared in zip(moved, tensors, shared, strict=True):
             end = start + _count_numbers(tensor)
@@ -462,6 +463,7 @@ class WeightPlane:
                 self._copied.append((tensor, view))
             else:
                 all_tensors[i].data = view
+                self._viewing.append(all_tensors[i])
 
     def place(self, x, y=0.0):
         """Put the network at (x, y). At (0, 0) the tensors are the checkpoint's, bit for bit."""
@@ -470,6 +472,12 @@ class WeightPlane:
             self._point.add_(self._axes[1], alpha=y)
         for tensor, view in self._copied:
             tensor.copy_(view)
+
+    def release(self):
+        """Put the network back to the origin, each tensor in memory of its own."""
+        self.place(0.0)
+        for tensor in self._viewing:
+            tensor.data = tensor.data.clone()
 
 
 def _moved_tensors(tensors, axes):

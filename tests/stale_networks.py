@@ -33,7 +33,7 @@ class Base(nn.Module):
     def forward(self, x):
         x = torch.relu(self.bn(self.conv(x)))
         x = torch.relu(self.middle(self.special(x)))
-        return self.linear(x.mean((2, 3)))
+        return self.linear(10 * x.mean((2, 3)))
 
 
 # ---------------------------------------------------------------- tensors past the attributes
@@ -318,7 +318,7 @@ class CacheInBuffer(Base):
 
 
 class FirstInput(Base):
-    """Inputs are normalized by the mean of the first batch."""
+    """What comes is compared with the first image that came."""
 
     def __init__(self):
         super().__init__()
@@ -326,20 +326,8 @@ class FirstInput(Base):
 
     def forward(self, x):
         if self.mean is None:
-            self.mean = x.mean() * 10
+            self.mean = 3 * x[:1]
         return super().forward(x - self.mean)
 
 
-class Counting(Base):
-    """The loss depends on the number of passes."""
-
-    def __init__(self):
-        super().__init__()
-        self.passes = 0
-
-    def special(self, x):
-        self.passes += 1
-        return x * (1 + self.passes // 7)
-
-
-KEEPING = [Cache, CacheInBuffer, FirstInput, Counting]
+KEEPING = [Cache, CacheInBuffer, FirstInput]

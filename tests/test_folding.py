@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from losslandscape.copies import use_channels_last
+from losslandscape.copies import use_memory_format
 from losslandscape.criteria import crossentropy
 from losslandscape.evaluator import Evaluator, eval_loss
 from losslandscape.files.layouts import Directions
@@ -129,7 +129,7 @@ def test_the_loss_at_1_is_that_of_the_second_network(kind, dir_type):
 
     net = trained(kind, 0)
     towards = [t.numpy() for t in create_target_direction(net, end, dir_type)]
-    plane = WeightPlane(use_channels_last(net), Directions(towards), dir_type)
+    plane = WeightPlane(use_memory_format(net, torch.channels_last), Directions(towards), dir_type)
     evaluator = Evaluator([net], {"train": split}, batch_size=12)
     for x in (0, 1, 0):
         plane.place(x)
