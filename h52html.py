@@ -18,8 +18,8 @@ from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
 from losslandscape.files.atomic import write_file
 from losslandscape.files.layouts import read_surface
-from losslandscape.pictures.overwrite import refuse_other_kind
-from losslandscape.pictures.page import PagePanel, html_page, is_page
+from losslandscape.pictures.overwrite import refuse_foreign_file
+from losslandscape.pictures.page import PagePanel, html_page
 from losslandscape.pictures.path_tables import read_path_table
 
 
@@ -60,7 +60,7 @@ def main(argv=None):
     require_one_each("--proj_file", args.proj_file, count)
     require_one_each("--labels", args.labels, count)
     output = args.output or args.surf_file[0] + ".html"
-    refuse_other_kind(output, is_page, "an older page of this command")
+    refuse_foreign_file(output, "html", chosen=bool(args.output))
 
     labels = args.labels or [""] * count
     proj_files = args.proj_file or ["none"] * count

@@ -20,7 +20,7 @@ from losslandscape.pictures.curves import (
     plot_1d_loss_err,
     plot_1d_loss_err_repeat,
 )
-from losslandscape.pictures.style import format_of, picture_flags
+from losslandscape.pictures.style import check_chosen_name, picture_flags
 
 
 def make_parser():
@@ -62,7 +62,7 @@ def main(argv=None):
             raise InputError(
                 "expected --output only where one figure is drawn: "
                 "several --surf_file, or --prefix alone")
-        format_of(output)
+        check_chosen_name(output)
 
     # the figures
     axes = {"xmin": args.xmin, "xmax": args.xmax, "loss_max": args.loss_max, "log": args.log}

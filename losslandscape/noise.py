@@ -73,6 +73,6 @@ class RandomCalls(TorchFunctionMode):
 
 def is_switched_on(args, kwargs):
     """Does a call dropout(x, p, training) drop anything?"""
-    given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
-    is_training = given.get("training", given.get("train", True))
-    return bool(is_training) and given.get("p", 0.5) > 0
+    arguments = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+    is_training = arguments.get("training", arguments.get("train", True))
+    return bool(is_training) and arguments.get("p", 0.5) > 0

@@ -20,9 +20,11 @@ from losslandscape.copies import independent_copy, use_memory_format
 from losslandscape.data import datasets
 from losslandscape.devices import precision_name, slow_precision
 from losslandscape.errors import InputError
+from losslandscape.files.layouts import write_directions
+from losslandscape.files.lock import TakenOver
 from losslandscape.files.names import surface_file_name
 from losslandscape.files.provenance import circumstances
-from losslandscape.files.store import SurfaceStore
+from losslandscape.files.store import SurfaceStore, read_fitting
 from losslandscape.messages import Progress, say
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
@@ -160,7 +162,7 @@ class Run:
         world.on_root(check_places, experiment.surf_file)
         files = (experiment.dir_file, experiment.surf_file)
         new_files = [path for path in files if not os.path.exists(path)]
-        axes = world.on_root(self.make_directions, experiment, net, origin)
+        axes = world.on_root(self.make_directions, experiment, net, origin, write=False)
         if world.rank == 0 and axes.y is not None:
             print(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
 
@@ -168,6 +170,7 @@ class Run:
         names = {split: measurement.names(split) for split in self.job.data.splits}
         all_names = [name for split in names for name in names[split]]
         provenance = self.provenance(measurement, axes, origin)
+        world.on_root(write_new_directions, experiment, axes, self.job.grid, provenance)
         store = world.only_root(
             SurfaceStore, experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance)
 
@@ -180,17 +183,17 @@ class Run:
             elif world.rank == 0:
                 say(f"all {self.job.grid.size} points are in {experiment.surf_file} already")
         except scheduler.Interrupted as interrupted:
-            store.close()
+            close_at_once(store)
             world.abort(f"interrupted by {interrupted}: {store.progress()} in {experiment.surf_file}; "
                         "the same command goes on from there", interrupted.code)
-        except InputError:
+        except BaseException as error:
+            close_at_once(store)
             # a refused run leaves no empty files behind: made anew, they may have to be others
-            if world.rank == 0 and not any(flags.any() for flags in store.surface.computed.values()):
+            if type(error) is InputError and store is not None and not store.has_results:
                 remove_files(new_files)
             raise
-        finally:
-            if store is not None:
-                store.close()
+        if store is not None:
+            store.close()
 
         if world.rank == 0:
             print(f"surface file: {experiment.surf_file}")
@@ -473,6 +476,28 @@ def make_plain(networks, planes):
         plane.release()
     for network in networks:
         use_memory_format(network, torch.contiguous_format)
+
+
+def write_new_directions(experiment, axes, grid, provenance):
+    """Write the directions where there is no file of them.
+
+    Raises InputError, and writes nothing, where the surface file is another surface's, or none.
+    """
+    read_fitting(experiment.surf_file, grid, provenance)
+    if not os.path.exists(experiment.dir_file):
+        write_directions(experiment.dir_file, axes)
+
+
+def close_at_once(store):
+    """Save what a run leaves that ends early, without waiting for a disk; None except on rank 0."""
+    if store is None:
+        return
+    try:
+        store.close(patience=0)
+    except TakenOver:
+        pass  # the other job goes on
+    except InputError as error:
+        say(f"warning: {error}")
 
 
 def remove_files(paths):

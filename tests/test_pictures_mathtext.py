@@ -65,8 +65,7 @@ def test_a_title_cut_in_the_middle_of_a_dollar_stays_a_text():
 
 
 def test_labels_for_legends_are_those_of_files_or_of_the_user():
-    assert labels_for(["a$x.h5", "b$x.h5"], []) == ["a", "b"]
-    assert labels_for(["a_$x.h5", "b$y.h5"], [])[1] == r"b\$y"
+    assert labels_for(["run_a$x.h5", "run_b$y.h5"], []) == [r"a\$x", r"b\$y"]
     assert labels_for(["a", "b"], [r"$\alpha$", "_b"]) == [r"$\alpha$", " _b"]
 
 
@@ -120,7 +119,7 @@ def test_names_in_files_and_of_files_are_letters_in_every_figure(text, tmp_path,
     plot_2D.main(["-f", planes[0], "--proj_file", path, *flags])
     plot_against_epoch([path, path], fmt="svg")
     animate([path, path], "")
-    assert len(svgs) == 2 + 1 + 4 + 1 + 1 + 1 + 1
+    assert len(svgs) == 3 + 1 + 4 + 1 + 1 + 1 + 1
     assert all(text in svg for name, svg in svgs.items() if "2dcontour.svg" in name)  # in a comment
 
 
@@ -138,4 +137,4 @@ def test_titles_and_labels_of_the_user_are_drawn_in_every_figure(text, tmp_path,
     plot_2D.main(["-f", planes[0], "--proj_file", path, path, *flags])
     plot_against_epoch([path, path], [text, text], "svg")
     animate([path, path], "", labels=[text, text])
-    assert len(svgs) == 2 + 1 + 4 + 1 + 1 + 1 + 1
+    assert len(svgs) == 3 + 1 + 4 + 1 + 1 + 1 + 1

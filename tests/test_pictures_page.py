@@ -14,7 +14,8 @@ from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid, Surface
 from losslandscape.files.layouts import read_surface
 from losslandscape.pictures import page
-from losslandscape.pictures.page import PagePanel, computed_words, html_page, is_page, page_headline, panel_labels
+from losslandscape.pictures.overwrite import OUTPUT_KINDS
+from losslandscape.pictures.page import PagePanel, computed_words, html_page, page_headline, panel_labels
 from tests.conftest import GOLDEN, ROOT
 from tests.made_surfaces import HOSTILE, bowl, bowl_named, surface_of, surface_with_all, wall
 
@@ -249,7 +250,7 @@ def test_what_was_computed_is_said_in_words(names, words):
 
 def test_pages_of_this_and_of_the_first_version_are_recognized():
     text = html_page([PagePanel(surface_with_all(bowl))])
-    assert is_page(text.encode()[:2000])
+    assert OUTPUT_KINDS["html"].may_be_replaced(text.encode(), chosen=True)
     first_version = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -258,9 +259,9 @@ def test_pages_of_this_and_of_the_first_version_are_recognized():
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';
  style-src 'unsafe-inline'; img-src data: blob:; worker-src blob:; form-action 'none'; base-uri 'none'">
 <title>S.h5</title>"""
-    assert is_page(first_version.encode())
+    assert OUTPUT_KINDS["html"].may_be_replaced(first_version.encode(), chosen=True)
 
 
 @pytest.mark.parametrize("text", ["", "<!DOCTYPE html>\n<html><head><title>losslandscape</title>", "\x89HDF\r\n\x1a\n"])
 def test_other_files_are_not_recognized_as_pages(text):
-    assert not is_page(text.encode("latin-1"))
+    assert not OUTPUT_KINDS["html"].may_be_replaced(text.encode("latin-1"), chosen=False)

@@ -128,6 +128,11 @@ class SurfaceStore:
             self.surface.computed[name].flat[point] = True
         self._unsaved.append((point, values))
 
+    @property
+    def has_results(self):
+        """Is anything computed, of this run or another?"""
+        return any(mask.any() for mask in self.surface.computed.values())
+
     def progress(self):
         """'12 of 49 points': how many have all that the run computes."""
         size = self.surface.grid.size
@@ -188,9 +193,10 @@ class SurfaceStore:
     def _has_new_provenance(self):
         return self.surface.provenance != self._saved_provenance
 
-    def _file_lacks_something(self):
-        """Is there anything that the surface file does not hold yet?"""
-        return bool(self._unsaved) or self._journal.holds_results or self._has_new_provenance()
+    def _has_unsaved_results(self):
+        """Are there results, or notes, that the surface file does not hold yet?"""
+        has_new_notes = self.notes != self._saved_provenance.get("centre", {})
+        return bool(self._unsaved) or self._journal.holds_results or has_new_notes
 
     def _seconds_between_saves(self, whole):
         """How long to wait after the last save, so that writing takes no more than its share."""
@@ -235,7 +241,7 @@ class SurfaceStore:
             return
         with Patience(patience) as disk:
             try:
-                if self._file_lacks_something():
+                if self._has_unsaved_results():
                     self._save_at_last(disk)
             finally:
                 self._lock.release()

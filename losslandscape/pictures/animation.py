@@ -7,12 +7,12 @@ import io
 
 import numpy as np
 
-from losslandscape.files.atomic import write_file
 from losslandscape.files.names import picture_file_name
 from losslandscape.pictures.epochs import colour_of_run
 from losslandscape.pictures.frame import fit_frame, new_frame
 from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
+from losslandscape.pictures.overwrite import MAKER, replace_outputs
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d
 from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.paths import (
@@ -60,7 +60,7 @@ def animate(
         output = f"{proj_files[0]}.gif"
 
     frames = draw_frames(*backdrop, tables, epochs_of_frames(tables))
-    write_file(output, as_gif(frames))
+    replace_outputs({output: as_gif(frames)})
     return [output]
 
 
@@ -220,5 +220,7 @@ def as_gif(frames):
     seconds = np.clip(FILM_SECONDS / len(images), *FRAME_SECONDS)
     durations = [int(1000 * seconds)] * (len(images) - 1) + [int(1000 * PAUSE_SECONDS)]
     gif = io.BytesIO()
-    images[0].save(gif, "GIF", save_all=True, append_images=images[1:], loop=0, duration=durations)
+    images[0].save(
+        gif, "GIF", save_all=True, append_images=images[1:], loop=0, duration=durations,
+        comment=MAKER.encode())
     return gif.getvalue()

@@ -43,6 +43,8 @@ def plot(
     Raises:
         InputError: for an unknown name or kind, and where `path` can't be written.
     """
+    if path:
+        style.check_chosen_name(os.fspath(path))
     name = name or next(iter(surface.values))
     with style.style():
         if surface.grid.y is None:

@@ -26,18 +26,6 @@ from losslandscape.pictures.extremes import (
 MAX_VALUES = 4_000_000
 MAX_WORDS = 4  # quantities that a headline names
 
-# how a page begins; with the one of version 1, whose pages have no generator
-PAGE_BEGINNINGS = (
-    b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    b'<meta name="generator" content="losslandscape',
-    b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    b'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    b'<meta http-equiv="Content-Security-Policy" '
-    b"content=\"default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';\n "
-    b"style-src 'unsafe-inline'; img-src data: blob:; worker-src blob:; "
-    b"form-action 'none'; base-uri 'none'\">\n<title>",
-)
-
 QUANTITY_WORDS = {  # train_loss and test_loss are the quantity loss
     "loss": "loss",
     "acc": "accuracy",
@@ -122,11 +110,6 @@ def html_page(panels, name=None):
     }
     # in one pass: a label may look like a mark
     return re.sub(r"@@(\w+)@@", lambda mark: parts[mark[1]], _template("page.html"))
-
-
-def is_page(first_bytes):
-    """Whether a file that begins with these bytes is a page that this program has made."""
-    return first_bytes.startswith(PAGE_BEGINNINGS)
 
 
 def _template(name):
