@@ -11,7 +11,8 @@ import os
 import pathlib
 import sys
 
-OWN = int(os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+OWN = int(next((os.environ[name] for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+                if name in os.environ), 0))
 if __name__ == "__main__":
     pathlib.Path(sys.argv[4], f"pid.{OWN}").write_text(str(os.getpid()))  # before the slow imports
 
