@@ -42,6 +42,7 @@ from losslandscape.pictures.lit import (
     turntable,
 )
 from losslandscape.pictures.mesh import (
+    FLOAT32_LARGEST,
     MESH_WRITERS,
     ZSCALE,
     box_mesh,
@@ -119,6 +120,13 @@ def unless_minus_one(number):
     return number
 
 
+def zmax_in_name(zmax):
+    """'10.0' for the names of files, also '0.0'; '' for no clipping."""
+    if zmax is None:
+        return ""
+    return str(zmax)
+
+
 def gap_note(heights):
     """What is left out of the surface, in words; '' for nothing."""
     quads, left_out = grid_quads(heights.z)
@@ -126,7 +134,7 @@ def gap_note(heights):
         return ""
     gaps = int((~heights.finite).sum())
     return (f"{left_out} of {len(quads) + left_out} quads are left out: they touch {gaps} points "
-            "that are not computed, NaN or infinite")
+            f"that are not computed, NaN, infinite or beyond {FLOAT32_LARGEST:g}")
 
 
 def flat_note(heights):
@@ -161,7 +169,7 @@ def main(argv=None):
     name = args.surf_name or surface.main_name
     zmax = unless_minus_one(args.zmax)
     heights = surface_heights(surface, name, zmax, args.log, unless_minus_one(args.interp))
-    stem = export_stem(args.surf_file, name, zmax, args.log)
+    stem = export_stem(args.surf_file, name, zmax_in_name(zmax), args.log)
     files = {stem + ".vtp": vtp_bytes(surface_mesh(heights))}
     tell(gap_note(heights))
 

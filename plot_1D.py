@@ -26,7 +26,8 @@ from losslandscape.pictures.style import format_of, picture_flags
 def make_parser():
     """The flags of plot_1D.py."""
     parser = Parser(
-        description=__doc__.split("\n\n")[0], epilog="Figures are written beside the surface file."
+        description=(__doc__ or "").split("\n\n")[0],
+        epilog="Figures are written beside the surface file.",
     )
     add = parser.add_argument
     add("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",

@@ -29,7 +29,7 @@ from losslandscape.pictures.words import is_loss
 
 def make_parser():
     """The flags of plot_2D.py."""
-    p = Parser(description=__doc__.split("\n\n")[0],
+    p = Parser(description=(__doc__ or "").split("\n\n")[0],
                epilog="Figures are written beside the surface file.")
     p.add_argument("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",
                    help="2-D surface; several are drawn side by side on one scale")

@@ -67,6 +67,13 @@ class OutputLost(Exception):
     """Standard output can't be written; the message is the system's reason."""
 
 
+def show_any_letter():
+    """Let both outputs show what their encoding lacks as \\xf6 or \\udcff, instead of failing on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def printable(text, length=SHOWN_CHARACTERS):
     """A text from a file on one line, cut to `length`, with '?' for what commands a terminal."""
     if len(text) > length:

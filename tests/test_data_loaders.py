@@ -108,10 +108,6 @@ class Stream(IterableDataset):
         return (self.data[i] for i in range(self.size))
 
 
-class InOrder(DistributedSampler):
-    pass
-
-
 LOADERS = {
     "plain": lambda: DataLoader(DATA, 8),
     "a subset in a random order": lambda: DataLoader(DATA, 8, sampler=SubsetRandomSampler(range(5, 25))),
@@ -270,6 +266,39 @@ def test_random_augmentation_in_worker_processes_is_refused():
 
     with pytest.raises(InputError, match="augmentation"):
         as_split(DataLoader(Noisy(), 8, num_workers=1), "it")
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_fails_in_another_process_is_told_in_one_line(processes):
+    class Damaged(Texts):
+        def __getitem__(self, i):
+            if i == 17:
+                raise OSError("disk gone")
+            return X[i], Y[i]
+
+    loader = DataLoader(Damaged(), 4, num_workers=processes)
+    with pytest.raises((InputError, OSError), match="disk gone") as error:
+        as_split(loader, "it")
+    assert "\n" not in str(error.value)
+    if processes:
+        assert "OSError: disk gone (test_data_loaders.py, line" in str(error.value)
+
+
+def test_examples_that_can_not_be_stacked_in_another_process_are_told_in_one_line():
+    examples = [(torch.ones(3), 0), (torch.ones(4), 1)]
+    with pytest.raises(InputError, match=r"^expected examples of one shape.*collate_fn=\.\.\.\)$"):
+        as_split(DataLoader(examples, batch_size=None, num_workers=1), "it")
+
+
+@pytest.mark.parametrize("loader, expected", [
+    (lambda: DataLoader(Texts(), 8, shuffle=True, collate_fn=pad), "shuffles what its collate_fn pads"),
+    (lambda: DataLoader(Texts(), batch_sampler=InChunks(BUCKETS, shuffle=True), collate_fn=pad), "one fixed listing"),
+    (LOADERS["shuffle"], ""), (LOADERS["texts"], ""), (LOADERS["batch_sampler that shuffles"], ""),
+])
+def test_shuffling_is_mentioned_where_it_matters(capsys, loader, expected):
+    as_split(loader(), "it")
+    told = capsys.readouterr().err
+    assert expected in told and bool(told) == bool(expected)
 
 
 # ---------------------------------------------------------------- reproducible, undisturbing

@@ -22,6 +22,8 @@ def test_the_tree_names_every_file_of_the_top_level():
 def test_files_of_the_package_that_the_docs_name_exist():
     for page, text in PAGES.items():
         for file in re.findall(r"`(losslandscape/[\w/.]+)`", text):
+            if file.endswith("/NAME.py"):  # a file to be written
+                continue
             assert (ROOT / file).exists(), (page, file)
 
 

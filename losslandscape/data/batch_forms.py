@@ -9,6 +9,7 @@ Targets are a tensor, or a tuple or dict of them, or a list with one entry for e
 a dict, or behind the targets of a tuple, is left out.
 """
 
+import re
 from collections.abc import Mapping
 
 from losslandscape.data.inputs import (
@@ -44,13 +45,11 @@ class BatchReader:
 
     target_name     the key or attribute that held the targets; '' for pairs and tuples
     left_out        {field: type in words} of what is text
-    loss_entries    how many entries of a tuple the loss gets
     """
 
     def __init__(self):
         self.target_name = ""
         self.left_out = {}
-        self.loss_entries = 1
         self._meanings = {}  # of lists: "columns" or "samples", once a batch leaves no doubt
 
     def read(self, batch):
@@ -123,7 +122,6 @@ class BatchReader:
         inputs = self._as_values(entries[0], "the inputs")
         if len(entries) == 2:
             return inputs, self._as_values(entries[1], "the targets")
-        self.loss_entries = len(entries) - 1
         return inputs, self._as_values(tuple(entries[1:]), "the targets")
 
     # ------------------------------------------------------------ values
@@ -140,7 +138,8 @@ class BatchReader:
             for name, entry in value.items():
                 path = f"{field}[{name!r}]" if field else str(name)
                 if is_text(entry):
-                    self.left_out[path] = type_in_words(entry)
+                    # of a list of one entry for each sample it is named once
+                    self.left_out[re.sub(r"\[\d+\]", "[...]", path)] = type_in_words(entry)
                 else:
                     values[name] = self._as_values(entry, path)
             return values

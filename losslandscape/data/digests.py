@@ -39,8 +39,9 @@ def _has_form(inputs):
         return False
     if isinstance(inputs, PerSample | CONSTANTS) or is_object(inputs):
         return True
-    entries = inputs.values() if isinstance(inputs, dict) else inputs
-    return any(map(_has_form, entries))
+    if isinstance(inputs, dict):
+        inputs = inputs.values()
+    return any(map(_has_form, inputs))
 
 
 def _add_value(digest, value, named):
@@ -63,10 +64,9 @@ def _add_tensor(digest, tensor):
         tensor = tensor.to_dense()
     tensor = tensor.contiguous()
 
-    integers = INTEGERS.get(tensor.element_size())
-    is_lacking = tensor.is_floating_point() and tensor.dtype not in NUMPY_FLOATS
-    if is_lacking:
-        tensor = tensor.view(integers)
+    if tensor.is_floating_point() and tensor.dtype not in NUMPY_FLOATS:
+        tensor = tensor.view(INTEGERS[tensor.element_size()])
+
     array = tensor.numpy()
     digest.update(f"{array.shape} {array.dtype}\n".encode())
     digest.update(array.reshape(-1).view(np.uint8))  # no copy

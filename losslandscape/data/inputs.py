@@ -84,7 +84,9 @@ def to_device(value, device, ready: Callable | None = None):
         # some move in place, and some return nothing
         moving = copy.copy(value)
         moved = moving.to(device)
-        return moving if moved is None else moved
+        if moved is None:
+            return moving
+        return moved
     if isinstance(value, Mapping):
         return {key: to_device(entry, device, ready) for key, entry in value.items()}
     return rebuilt(value, [to_device(entry, device, ready) for entry in value])
@@ -165,7 +167,7 @@ def walk(value, path=""):
 
 
 def _walk(value, path, around):
-    """As `walk`; around: the ids of the objects that `value` lies in, for these may go in circles."""
+    """As `walk`; around: ids of the values that hold `value`, for these may go in circles."""
     if isinstance(value, torch.Tensor | np.ndarray | str | CONSTANTS):
         yield path, value
         return

@@ -19,7 +19,7 @@ MOST_NUMBERS = 100_000_000  # that a sampler of a data set without a length may 
 
 
 def batches_of_sampler(batch_sampler, dataset, name):
-    """The lists of numbers of a torch BatchSampler, in a fixed order.
+    """(lists of numbers of a torch BatchSampler in a fixed order, is that its own order?).
 
     Raises InputError unless these are the same examples at every pass.
     """
@@ -27,14 +27,14 @@ def batches_of_sampler(batch_sampler, dataset, name):
     first, second = _two_listings(batch_sampler.sampler, dataset, name)
     numbers = _fixed_order(first, second, batch_sampler.sampler, name)
     if not batch_sampler.drop_last:
-        return in_batches(numbers, size)
+        return in_batches(numbers, size), first == second
 
     left_over = len(numbers) % size
     if left_over and first != second:
         raise InputError(
             f"expected the same examples at every pass over {name}, but its DataLoader shuffles "
             f"and drops {left_over} others each time; give it drop_last=False or shuffle=False")
-    return in_batches(numbers[:len(numbers) - left_over], size)
+    return in_batches(numbers[:len(numbers) - left_over], size), first == second
 
 
 def fixed_numbers(sampler, dataset, name):
@@ -47,14 +47,15 @@ def fixed_numbers(sampler, dataset, name):
 
 
 def fixed_batches(batch_sampler, dataset, name):
-    """The lists of numbers of a user's batch sampler, as it lists them with all seeds at 0.
+    """(lists of numbers of a user's batch sampler with all seeds at 0, are they always the same?).
 
     Raises InputError unless these are the same examples at every pass.
     """
     first, second = _two_listings(batch_sampler, dataset, name)
+    first, second = (list(map(list, listing)) for listing in (first, second))
     numbers, numbers_again = (list(itertools.chain(*listing)) for listing in (first, second))
     _fixed_order(numbers, numbers_again, batch_sampler, name)
-    return [list(batch) for batch in first]
+    return first, first == second
 
 
 def in_batches(numbers, size):

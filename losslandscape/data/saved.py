@@ -6,8 +6,8 @@ set, read in a fixed order (see sources.py).
 """
 
 import os
-import pickle
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -17,6 +17,9 @@ from losslandscape.data.sources import is_map_style
 from losslandscape.data.splits import Split, as_split
 from losslandscape.data.values import is_array
 from losslandscape.errors import InputError
+from losslandscape.messages import printable
+from losslandscape.networks.formats import read_torch, run_pickle
+from losslandscape.networks.pickles import Inert
 
 FORM = (
     "a tuple (inputs, targets), a dict with inputs and targets, "
@@ -39,34 +42,47 @@ def read_saved(path, trust_pickle):
     """Arrays of one file; raises InputError for any other content."""
     if not os.path.isfile(path):
         raise InputError(f"expected saved tensors at {path}, found no file there; check the name")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    # a damaged file, or with trust_pickle the file's own code, can raise anything
-    except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) and not trust_pickle:
-            raise InputError(
-                f"expected {FORM} in {path}, found what can't be read without running its code "
-                "(or a damaged file); save tensors, or give --trust_pickle if you trust it"
-            ) from None
-        raise InputError(
-            f"can't read {path} with torch.load ({reason_of(error)}); "
-            "write it with torch.save again") from None
-
+    saved = _load(path, trust_pickle)
     try:
         inputs, targets = _inputs_and_targets(saved)
         images, labels = _to_numpy(inputs), _to_numpy(targets)
     except Exception as error:  # whatever a pickled data set raises
+        advice = "save the tensors"
+        if not trust_pickle:
+            advice += ", or give --trust_pickle if you trust a pickled data set"
         raise InputError(
-            f"expected {FORM} in {path}, got {type(saved).__name__} ({reason_of(error)}); "
-            "save the tensors") from None
+            f"expected {FORM} in {path}, got {_type_in_words(saved)} ({reason_of(error)}); {advice}"
+        ) from None
     return Arrays(path, lambda: images, lambda: labels)
 
 
+def _load(path, trust_pickle):
+    """The object of a file of torch.save; its code is run only with trust."""
+    if trust_pickle:
+        return run_pickle(path)
+    try:
+        return read_torch(path)
+    except InputError as error:
+        reason, _, advice = str(error).partition("; ")
+        if "--trust_pickle" not in advice:
+            advice = "write it with torch.save again"
+        raise InputError(f"{reason}; {advice}") from None
+
+
+def _type_in_words(saved):
+    if isinstance(saved, Inert):
+        return printable(saved.name)
+    return type(saved).__name__
+
+
 def _to_numpy(tensor):
+    """An array of its own: the values of `tensor` may still lie in the file."""
     tensor = tensor.detach().cpu()
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError("a tensor has more values than the file holds")
     if tensor.dtype == torch.bfloat16:  # numpy has none
         tensor = tensor.to(torch.float32)
-    return tensor.numpy()
+    return np.array(tensor.numpy())
 
 
 def _inputs_and_targets(saved):

@@ -9,8 +9,10 @@ every pass is read in ascending order; one that lists others is refused.
 """
 
 import itertools
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,9 +24,9 @@ from torch.utils.data import (
     default_convert,
 )
 
-from losslandscape.data.batch_forms import pair
+from losslandscape.data.batch_forms import TARGETS, pair
 from losslandscape.data.digests import are_equal
-from losslandscape.data.inputs import joined
+from losslandscape.data.inputs import is_object, joined
 from losslandscape.data.samplers import (
     batches_of_sampler,
     fixed_batches,
@@ -38,6 +40,7 @@ FORMS = (
     "(inputs, targets) tensors, a data set with __len__ and __getitem__ that gives "
     "(input, target), or batches (inputs, targets) that can be read again and again, as from a "
     "DataLoader")
+TRACEBACK = "Original Traceback"  # in what torch says about an exception in another process
 COMPARED_EXAMPLES = 32  # of a data set that is read example by example, between two passes
 
 
@@ -63,6 +66,7 @@ class Source:
     count       of examples; None where it is not known before all are read
     are_rows    every example is a row of its own: batches may be joined, and cut anew
     divided     only the requested part of the data is in it
+    note        what the user should know about its order
     """
 
     batches: Iterable
@@ -71,6 +75,7 @@ class Source:
     count: int | None = None
     are_rows: bool = True
     divided: bool = False
+    note: str = ""
 
 
 def source_of(data, reading):
@@ -103,12 +108,41 @@ def is_map_style(data):
     return numbered and not isinstance(data, list | tuple)
 
 
+def with_plain_errors(batches):
+    """The batches; what is raised in the processes of a DataLoader is told in one line."""
+    try:
+        yield from batches
+    except Exception as error:
+        if TRACEBACK not in str(error):
+            raise
+        raise InputError(_reason_in_process(error)) from None
+
+
+def _reason_in_process(error):
+    """What an exception says that comes out of a process, with a traceback before its message."""
+    words = str(error)
+    if isinstance(error, InputError):
+        # it is one line already, and ends with the mark of a line break
+        return words.rpartition("losslandscape.errors.InputError: ")[2][:-1]
+
+    place = ""
+    lines = re.findall(r'File "(.+)", line (\d+)', words)
+    if lines:
+        file, number = lines[-1]
+        place = f" ({os.path.basename(file)}, line {number})"
+    return (
+        "expected the data set to work in the processes of its DataLoader, it fails with "
+        f"{words.strip().splitlines()[-1]}{place}; correct it")
+
+
 def _refuse_unreadable(data, name):
     """Raise InputError unless `data` gives examples by number or batches at every pass."""
     if isinstance(data, Iterator):
         description = "an iterator, which is spent after one pass"
     elif isinstance(data, str | bytes | torch.Tensor | np.ndarray):
         description = type(data).__name__
+    elif is_object(data) and callable(getattr(data, "to_dict", None)):
+        description = f"{type(data).__name__} without {', '.join(TARGETS)}"
     elif isinstance(data, Mapping):
         description = f"{type(data).__name__} of {', '.join(map(str, data))}"
     elif is_map_style(data) or isinstance(data, Iterable):
@@ -170,11 +204,11 @@ def _of_loader(loader, reading):
         return _of_unbatched_loader(loader, reading)
 
     # the numbers of its batches, each a list
+    list_batches = fixed_batches
     has_plain_sampler = type(loader.batch_sampler) is BatchSampler
     if has_plain_sampler:
-        batches = batches_of_sampler(loader.batch_sampler, loader.dataset, reading.name)
-    else:
-        batches = fixed_batches(loader.batch_sampler, loader.dataset, reading.name)
+        list_batches = batches_of_sampler
+    batches, are_always_these = list_batches(loader.batch_sampler, loader.dataset, reading.name)
     numbers = list(itertools.chain.from_iterable(batches))
     if not numbers:
         _refuse_nothing(reading.name)
@@ -192,11 +226,19 @@ def _of_loader(loader, reading):
                 f"expected batches of independent rows from {reading.name} for --data_split, got "
                 "those of a batch_sampler whose collate_fn pads or mixes them; leave --data_split "
                 "out, or return a smaller set")
-        size = getattr(loader.batch_sampler, "batch_size", reading.batch_size)
         numbers = _part_of(numbers, reading)
-        batches = in_batches(numbers, size)
-    count = len(numbers) if are_rows else None
-    return _numbered_source(loader, batches, _first(batches), reading, count, are_rows, divided)
+        size = getattr(loader.batch_sampler, "batch_size", None)
+        batches = in_batches(numbers, size or reading.batch_size)
+
+    first = _first(batches)
+    if are_rows:
+        return _numbered_source(loader, batches, first, reading, len(numbers), True, divided)
+    source = _numbered_source(loader, batches, first, reading, None, False, divided)
+    if are_always_these:
+        return source
+    return replace(source, note=(
+        f"the DataLoader of {reading.name} shuffles what its collate_fn pads, mixes or joins: where "
+        "the loss depends on the batches, it is that of one fixed listing"))
 
 
 def decides_on_its_own(loader):

@@ -31,7 +31,7 @@ from losslandscape.data.inputs import (
     size_in_bytes,
     to_device,
 )
-from losslandscape.data.sources import FORMS, Reading, chosen, source_of
+from losslandscape.data.sources import FORMS, Reading, chosen, source_of, with_plain_errors
 from losslandscape.data.values import is_array, is_text
 from losslandscape.errors import InputError
 
@@ -109,13 +109,8 @@ class Batches:
 
     def batches(self, batch_size=None):
         """(inputs, targets) of each batch; their size is that of the source, not `batch_size`."""
-        try:
-            for batch in self.source:
-                yield self.read(batch)
-        except InputError as error:
-            # from a process of a DataLoader it comes with a traceback before it
-            last_line = str(error).strip().splitlines()[-1]
-            raise InputError(last_line.removeprefix("losslandscape.errors.InputError: ")) from None
+        for batch in with_plain_errors(self.source):
+            yield self.read(batch)
 
 
 def _as_it_is(batch):
@@ -146,25 +141,21 @@ def as_split(
     reading = Reading(name, data_split, split_idx, batch_size, threads, memory)
     reader = BatchReader()
 
+    notes = []
     if is_whole(source):
         split = _of_whole(source, reader, reading)
     else:
-        split = _of_source(source_of(source, reading), reader, reading)
-    if not quiet:
-        _print_notes(reader, name)
-    return split
+        batches = source_of(source, reading)
+        notes.append(batches.note)
+        split = _of_source(batches, reader, reading)
 
-
-def _print_notes(reader, name):
-    """Say what of the batches the network does not get."""
     if reader.left_out:
         fields = ", ".join(f"{field} ({kind})" for field, kind in reader.left_out.items())
-        print(f"note: text is left out of {name}: {fields}", file=sys.stderr)
-    if reader.loss_entries > 1:
-        print(
-            f"note: of the entries of {name} the network gets the first, the loss the others as a "
-            f"tuple of {reader.loss_entries} targets; for several inputs give ((a, b), targets)",
-            file=sys.stderr)
+        notes.append(f"text is left out of {name}: {fields}")
+    for note in notes:
+        if note and not quiet:
+            print(f"note: {note}", file=sys.stderr)
+    return split
 
 
 # ---------------------------------------------------------------- all at once
@@ -259,7 +250,7 @@ def _streamed(source, count, reader):
 def _first_batches(batches, reader, rows=COMPARED_ROWS):
     """The batches that hold the first `rows` examples, as a list of (inputs, targets)."""
     entries, count = [], 0
-    for entry in batches:
+    for entry in with_plain_errors(batches):
         entries.append(entry)
         count += samples_in(reader.read(entry)[1])
         if count >= rows:
@@ -274,7 +265,7 @@ def _held_batches(source, reader, reading):
     start = time.monotonic()
     is_told = False
     batches, count, size = [], 0, 0
-    for entry in source.batches:
+    for entry in with_plain_errors(source.batches):
         inputs, targets = reader.read(entry)
         count += samples_in(targets)
         size += size_in_bytes(inputs)
@@ -322,7 +313,7 @@ def _part_of_rows(source, reader, reading):
 
     # the rows in the order in which they come
     parts, size, start = [], 0, 0
-    for entry in source.batches:
+    for entry in with_plain_errors(source.batches):
         inputs, targets = reader.read(entry)
         samples = samples_in(targets)
         are_rows = are_rows_of(inputs, samples) and are_rows_of(targets, samples)

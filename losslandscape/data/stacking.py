@@ -112,20 +112,22 @@ def _entry_of(example, name):
 
 def _stacked_tensors(entries, field):
     """(N, ...) of N numbers, tensors, arrays or lists of numbers of one shape."""
-    if all(is_number(entry) for entry in entries) and not is_array(entries[0]):
-        return as_tensor(list(entries), field)
+    if not all(isinstance(entry, torch.Tensor) for entry in entries):
+        for entry in entries:
+            if not (is_array(entry) or is_number(entry) or is_numbers(entry)):
+                raise InputError(
+                    f"expected tensors, arrays or numbers, got {type_in_words(entry)} in {field}; "
+                    "convert it to a tensor")
 
-    tensors = []
-    for entry in entries:
-        if not is_array(entry) and not is_numbers(entry):
-            raise InputError(
-                f"expected tensors, arrays or numbers, got {type_in_words(entry)} in {field}; "
-                "convert it to a tensor")
-        tensors.append(as_tensor(entry, field))
+        # numbers make one tensor at once
+        if not any(is_array(entry) or is_numbers(entry) for entry in entries):
+            return as_tensor(list(entries), field)
+        entries = [as_tensor(entry, field) for entry in entries]
 
-    sizes = {tuple(tensor.shape) for tensor in tensors}
+    sizes = {entry.shape for entry in entries}
     if len(sizes) > 1:
+        smallest, largest = tuple(min(sizes)), tuple(max(sizes))
         raise InputError(
-            f"expected examples of one shape, got {min(sizes)} and {max(sizes)} in {field}; "
+            f"expected examples of one shape, got {smallest} and {largest} in {field}; "
             "pad them: DataLoader(data, batch_size=..., collate_fn=...)")
-    return torch.stack(tensors)
+    return as_tensor(torch.stack(entries), field)

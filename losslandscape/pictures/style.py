@@ -8,13 +8,14 @@ matplotlib is imported inside the functions: --help and errors in the input don'
 import contextlib
 import importlib
 import io
+import math
 import os
-import sys
 
 import numpy as np
 
 from losslandscape.errors import InputError
 from losslandscape.files.atomic import write_file
+from losslandscape.messages import printable, say
 
 COLUMN = 3.4  # inches, one column of a two-column paper
 PAGE = 7.0  # inches, both columns
@@ -55,7 +56,7 @@ BACKENDS_WITHOUT_WINDOWS = ("agg", "cairo", "pdf", "pgf", "ps", "svg")
 
 def note(text):
     """Tell the user something that is no error."""
-    print(f"note: {text}", file=sys.stderr)
+    say(f"note: {printable(text, math.inf)}")
 
 
 def need(module):
