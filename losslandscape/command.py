@@ -11,11 +11,7 @@ import signal
 import sys
 
 from losslandscape.errors import InputError
-<<<<<<< HEAD
 from losslandscape.messages import OutputLost, answer, say, unfailing
-=======
-from losslandscape.messages import say, show_any_letter
->>>>>>> origin/main
 
 # ---------------------------------------------------------------- how a command begins and ends
 
@@ -58,7 +54,6 @@ class ShowVersion(argparse.Action):
 
 
 def run(main):
-<<<<<<< HEAD
     """Call a command's `main()`, and end with its exit code.
 
     An `InputError` becomes one line on stderr and exit code 2. What is printed may be lost, for want
@@ -77,15 +72,6 @@ def run(main):
             say("interrupted")
             code = 128 + signal.SIGINT
     sys.exit(code)
-=======
-    """Call a command's `main()`; an `InputError` becomes one line on stderr and exit code 2."""
-    show_any_letter()
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
->>>>>>> origin/main
 
 
 def say_that_mpi_is_used(world, mpi):

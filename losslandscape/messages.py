@@ -71,7 +71,8 @@ def show_any_letter():
     """Let both outputs show what their encoding lacks as \\xf6 or \\udcff, instead of failing on it."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text, length=SHOWN_CHARACTERS):
@@ -92,6 +93,7 @@ def unfailing():
     end with an exit code of its own.
     """
     _open_missing_descriptors()
+    show_any_letter()
     old_streams = sys.stdout, sys.stderr
     sys.stdout = _UnfailingStream(sys.stdout, 1)
     sys.stderr = _UnfailingStream(sys.stderr, 2)
@@ -127,9 +129,6 @@ class _UnfailingStream:
         self.inner = inner or open(os.devnull, "w")
         self._outlet = _LauncherOutlet(number)
         self._held = ""  # what waits for the launcher
-        if hasattr(inner, "reconfigure"):
-            with contextlib.suppress(OSError, ValueError):
-                inner.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
 
     def write(self, text):
         self._held += text

@@ -188,12 +188,8 @@ class Run:
                 say(f"all {self.job.grid.size} points are in {experiment.surf_file} already")
         except (Exception, interruption.Interrupted) as error:
             world.announce_end()
-            if store is not None and isinstance(error, interruption.Interrupted):
-                error.progress = f"{store.progress()} in {experiment.surf_file}"
-            is_empty = store is not None and not any(flags.any() for flags in store.surface.computed.values())
-            if isinstance(error, InputError) and is_empty:
-                # a refused run leaves no empty files behind: made anew, they may have to be others
-                remove_files(new_files)
+            if store is not None:
+                self.prepare_end(error, store, new_files)
             raise
         finally:
             if store is not None:
@@ -205,6 +201,15 @@ class Run:
             for line in measurement.report(store.surface):
                 tell(line)
         return experiment.surf_file
+
+    def prepare_end(self, error, store, new_files):
+        """What an error that ends the run has to say about the surface, or leaves behind of it."""
+        if isinstance(error, interruption.Interrupted):
+            error.progress = f"{store.progress()} in {store.path}"
+        is_empty = not any(flags.any() for flags in store.surface.computed.values())
+        if isinstance(error, InputError) and is_empty:
+            # a refused run leaves no empty files behind: made anew, they may have to be others
+            remove_files(new_files)
 
     def check(self, experiment):
         """Print whether the plot that the choices ask for will be right."""
