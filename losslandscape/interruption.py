@@ -83,7 +83,11 @@ def raised():
 def postponed():
     """Within the block a signal is only noted; it is raised by check(), or at the end of the block."""
     with _handled(_note):
-        yield
+        try:
+            yield
+        except Exception:
+            check()  # it may have failed because of the signal
+            raise
         check()
 
 

@@ -415,7 +415,7 @@ class World:
         if isinstance(error, Interrupted):
             message = f"interrupted by {error}"
             if error.progress:
-                message += f": {error.progress}; the same command goes on from there"
+                message += f": {error.progress}"
             return message, error.code, ("interrupted", (error.name, error.host))
         if isinstance(error, KeyboardInterrupt):
             content = ("SIGINT", socket.gethostname())

@@ -30,6 +30,8 @@ from losslandscape.noise import undisturbed
 from losslandscape.ranks import World
 from losslandscape.user_code import source_hash
 
+SECONDS_AFTER_SIGNAL = 10  # to save in: the time of a preempted job is short
+
 
 def compute(world, job):
     """Compute what is missing of the surfaces of a job; returns their paths.
@@ -205,11 +207,19 @@ class Run:
     def prepare_end(self, error, store, new_files):
         """What an error that ends the run has to say about the surface, or leaves behind of it."""
         if isinstance(error, interruption.Interrupted):
-            error.progress = f"{store.progress()} in {store.path}"
+            error.progress = self.save_at_once(store)
         is_empty = not any(flags.any() for flags in store.surface.computed.values())
         if isinstance(error, InputError) and is_empty:
             # a refused run leaves no empty files behind: made anew, they may have to be others
             remove_files(new_files)
+
+    def save_at_once(self, store):
+        """Save after a signal; returns in words how far the surface is, and where."""
+        try:
+            store.close(SECONDS_AFTER_SIGNAL)
+        except InputError as error:  # saved elsewhere, or lost: it says so
+            return str(error)
+        return f"{store.progress()} in {store.path}; the same command goes on from there"
 
     def check(self, experiment):
         """Print whether the plot that the choices ask for will be right."""

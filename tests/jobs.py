@@ -49,9 +49,10 @@ class Ranks:
 
     Output goes to the files out and err there: whoever survives would keep a pipe open. shell: words after the
     command, such as "2>&-". options: of the launcher.
+    disk: a folder for the output, instead.
     """
 
-    def __init__(self, folder, launcher, ranks, command, environment=None, shell="", options=()):
+    def __init__(self, folder, launcher, ranks, command, environment=None, shell="", options=(), disk=None):
         if launcher == "openmpi" and not OPENMPI.exists():
             pytest.skip(f"no Open MPI at {OPENMPI}; see the head of tests/jobs.py")
         self.folder, self.ranks = Path(folder), max(ranks, 1)
@@ -66,7 +67,8 @@ class Ranks:
         environment = {**os.environ, **variables, **(environment or {})}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         self.started = time.monotonic()
-        with open(self.folder / "out", "w") as out, open(self.folder / "err", "w") as err:
+        self.outputs = [Path(disk or folder) / name for name in ("out", "err")]
+        with open(self.outputs[0], "w") as out, open(self.outputs[1], "w") as err:
             self.process = subprocess.Popen(
                 words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment,
                 start_new_session=True)  # a launcher that fails may kill its whole process group
@@ -103,8 +105,9 @@ class Ranks:
             time.sleep(0.02)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-        if left:
+        if self.process.poll() is None:
             self.process.kill()
+        if left:
             pytest.fail(f"{len(left)} ranks go on\n{self.said()}")
 
     def codes(self):
@@ -112,7 +115,7 @@ class Ranks:
         return {int(f.suffix[1:]): int(f.read_text()) for f in self.folder.glob("code.*") if f.read_text()}
 
     def said(self):
-        return (self.folder / "out").read_text(errors="replace") + (self.folder / "err").read_text(errors="replace")
+        return "".join(file.read_text(errors="replace") for file in self.outputs)
 
 
 class Walk(Ranks):
@@ -136,14 +139,15 @@ class Walk(Ranks):
 
 
 class Job(Ranks):
-    """tests/dying.py on the inputs of small_inputs(); the surface is s.h5 in the folder."""
+    """tests/dying.py on the inputs of small_inputs(); the surface is s.h5 in the folder, or on a disk of its own."""
 
     def __init__(self, folder, launcher="mpich", ranks=2, mode="none", victim=0, seconds=0.05, points=40,
-                 environment=None, shell="", flags=()):
-        self.file = Path(folder) / "s.h5"
+                 environment=None, shell="", flags=(), disk=None):
+        self.file = Path(disk or folder) / "s.h5"
         super().__init__(folder, launcher, ranks, [
-            "tests/dying.py", mode, victim, seconds, folder, "--", *surface_flags(folder, points), *flags],
-            environment, shell)
+            "tests/dying.py", mode, victim, seconds, folder, "--", *surface_flags(folder, points),
+            "--surf_file", self.file, *flags],
+            environment, shell, disk=disk)
 
     def reported(self):
         """The points that the last reported save had."""

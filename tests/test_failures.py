@@ -220,6 +220,60 @@ def test_140_jobs_killed_at_random_moments_lose_nothing(folder, whole_run):
     assert_resumed_equals(folder, whole_run[0])
 
 
+# ---------------------------------------------------------------- disks that fill up
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"this machine does not let a test mount a small disk: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk):
+    """Write until nothing fits any more."""
+    with open(disk / "other", "wb", buffering=0) as f:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    f.write(b"x" * size)
+
+
+def fill_at_random(folder, disk, whole_run, runs, seed):
+    """Fill the disk of so many jobs, with their log on it, at random moments, for a while; nothing is lost."""
+    choose = random.Random(seed)
+    told = 0
+    for _ in range(runs):
+        launcher, ranks = choose.choice([("mpich", 2), ("mpich", 3), ("", 1)])
+        job = Job(folder, launcher, ranks, disk=disk)
+        job.wait_until_measuring([0])
+        time.sleep(choose.uniform(0.0, 1.0))
+        fill(disk)
+        time.sleep(choose.uniform(0.1, 1.0))
+        (disk / "other").unlink()
+        assert job.finish(60) == 0, job.said()
+        assert_same_surface(job.file, whole_run[0])
+        assert_nothing_left_over(disk)
+        told += "No space left" in job.said()
+        job.file.unlink()
+    return f"{runs} full disks, {told} of them told"
+
+
+def test_disks_that_fill_up_for_a_while_cost_nothing(folder, disk, whole_run):
+    fill_at_random(folder, disk, whole_run, 2, seed=0)
+
+
+@pytest.mark.long
+def test_50_disks_that_fill_up_at_random_moments_cost_nothing(folder, disk, whole_run):
+    print(fill_at_random(folder, disk, whole_run, 50, seed=1))
+
+
 # ---------------------------------------------------------------- several machines
 
 LAUNCH = """#!/bin/sh

@@ -79,8 +79,9 @@ class Failing(io.StringIO):
         raise self.error
 
 
-@pytest.mark.parametrize("stream", [
-    Failing(errno.ENOSPC), Failing(errno.EPIPE), Failing(errno.EIO, tty=True), None], ids=["full", "pipe", "tty", "none"])
+@pytest.mark.parametrize(
+    "stream", [Failing(errno.ENOSPC), Failing(errno.EPIPE), Failing(errno.EIO, tty=True), None],
+    ids=["full", "pipe", "terminal", "none"])
 def test_say_tell_progress_and_print_never_fail(stream):
     ended = io.StringIO()
 

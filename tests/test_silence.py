@@ -55,7 +55,10 @@ def test_time_in_which_the_listener_was_away_does_not_count():
 POINTS = range(30)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["take", "report", "stop", "wake", "late"]), st.integers(0, 3)), max_size=300))
+EVENTS = st.tuples(st.sampled_from(["take", "report", "stop", "wake", "late"]), st.integers(0, 3))
+
+
+@given(st.lists(EVENTS, max_size=300))
 def test_every_point_is_recorded_once_whoever_stops_and_wakes(events):
     """Ranks take points, stop, wake and report late, in any order; rank 0 does the rest in the end."""
     pool = Pool([POINTS], 4)
@@ -156,7 +159,6 @@ def test_a_stopped_rank_does_not_keep_a_job_from_ending_in_order(tmp_path):
 
 def wait_for(walk, words, seconds=30):
     """Until the job has said so."""
-    import re
 
     end = time.monotonic() + seconds
     while not re.search(words, walk.said()):

@@ -1,4 +1,4 @@
-"""Jobs under a real Slurm of one node, which this file starts (tests/slurm.py); without one the tests skip, in words."""
+"""Jobs under a real Slurm of one node, which this file starts (tests/slurm.py); without it they skip, in words."""
 
 import os
 import pty
