@@ -9,7 +9,7 @@ import math
 import sys
 
 from losslandscape.errors import InputError
-from losslandscape.messages import say, show_any_letter
+from losslandscape.messages import say
 
 # ---------------------------------------------------------------- how a command begins and ends
 
@@ -53,7 +53,6 @@ class ShowVersion(argparse.Action):
 
 def run(main):
     """Call a command's `main()`; an `InputError` becomes one line on stderr and exit code 2."""
-    show_any_letter()
     try:
         sys.exit(main())
     except InputError as error:

@@ -11,13 +11,6 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def show_any_letter():
-    """Let both outputs show what their encoding lacks as \\xf6 or \\udcff, instead of failing on it."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def printable(text, length=SHOWN_CHARACTERS):
     """A text from a file on one line, cut to `length`, with '?' for what commands a terminal."""
     if len(text) > length:
