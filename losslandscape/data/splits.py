@@ -83,9 +83,11 @@ class Batches:
             for batch in self.source:
                 yield pair(batch)
         except InputError as error:
-            # from a process of a DataLoader it comes with a traceback before it
-            last_line = str(error).strip().splitlines()[-1]
-            raise InputError(last_line.removeprefix("losslandscape.errors.InputError: ")) from None
+            # from a process of a DataLoader it comes with a traceback before it, all in one line
+            _, traceback, message = str(error).rpartition("losslandscape.errors.InputError: ")
+            if traceback:
+                message = message.removesuffix("?")  # the printable form of its last line's end
+            raise InputError(message) from None
 
 
 # ---------------------------------------------------------------- of whatever a user gives
