@@ -29,7 +29,8 @@ mpi4pytorch.barrier(comm)
 rank = comm.Get_rank()
 got = [mpi4pytorch.broadcast(comm, rank).__str__(), mpi4pytorch.reduce_max(comm, np.array([rank, -rank, np.nan])),
        mpi4pytorch.reduce_min(comm, np.array([rank, -rank]))]
-print(f"rank {rank} got", *(str(value) for value in got))
+sys.stdout.write(" ".join([f"rank {rank} got", *(str(value) for value in got)]) + "\\n")
+sys.stdout.flush()
 """
 
 
