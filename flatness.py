@@ -33,6 +33,7 @@ from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_surface
 from losslandscape.flatness import EPSILON, TAUS, measures
+from losslandscape.messages import answer
 
 
 def make_parser():
@@ -60,9 +61,9 @@ def main(argv=None):
     results = {path: measure_file(path, args.surf_name, args.tau, args.epsilon) for path in paths}
     if args.json:
         documents = [{"surf_file": path} | json_value(measured) for path, measured in results.items()]
-        print(json.dumps(documents, indent=1))
+        answer(json.dumps(documents, indent=1))
     else:
-        print(comparison_table(results))
+        answer(comparison_table(results))
 
 
 def measure_file(path, name, taus, epsilon):

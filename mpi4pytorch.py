@@ -14,6 +14,7 @@ from losslandscape import command
 from losslandscape.command import positive_int
 from losslandscape.errors import InputError
 from losslandscape.launch_report import hosts_in_words, look_around, problems, ring, table
+from losslandscape.messages import tell
 from losslandscape.original_api import (  # noqa: F401
     barrier,
     broadcast,
@@ -46,25 +47,25 @@ def main(argv=None):
         args = world.together(make_parser().parse_args, argv)
 
         # what each rank has
-        report = world.comm.allgather(look_around(world, args.cuda, args.ngpu))
+        report = world.allgather(look_around(world, args.cuda, args.ngpu))
         if world.rank == 0:
-            print(title(world, report))
-            print("\n".join(table(report)), flush=True)
+            tell(title(world, report))
+            tell("\n".join(table(report)))
 
         # do messages arrive?
         if world.size > 1:
             seconds = ring(world)
             if world.rank == 0:
                 per_hop = 1e3 * seconds / world.size
-                print(f"a message around all ranks: {per_hop:.3g} ms from one to the next")
+                tell(f"a message around all ranks: {per_hop:.3g} ms from one to the next")
 
         # what is wrong
         slow, fatal = problems(report)
         if world.rank == 0:
             for sentence in slow:
-                print(f"warning: {sentence}")
+                tell(f"warning: {sentence}")
             if not slow and not fatal:
-                print("nothing is wrong")
+                tell("nothing is wrong")
         if fatal:
             world.on_root(refuse, fatal)
 

@@ -24,7 +24,7 @@ from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import read_directions
 from losslandscape.measurement import LossMeasurement
-from losslandscape.messages import printable
+from losslandscape.messages import printable, tell
 
 # handed on, as create_..._direction are, to scripts that were written for the original program
 from losslandscape.original_api import (  # noqa: F401
@@ -88,7 +88,7 @@ def main(argv=None):
             lines = world.on_root(make_files, network, directions, dimensions)
 
         if world.rank == 0:
-            print("\n".join(lines))
+            tell("\n".join(lines))
 
 
 # ---------------------------------------------------------------- making

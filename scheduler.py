@@ -20,6 +20,7 @@ from losslandscape.files.grid import Grid
 from losslandscape.files.journal import Journal
 from losslandscape.files.layouts import read_surface
 from losslandscape.forecast import forecast_shares
+from losslandscape.messages import answer
 from losslandscape.original_api import get_job_indices, get_unplotted_indices  # noqa: F401
 from losslandscape.original_api import split_indices as split_inds
 from losslandscape.scheduler import levels_of
@@ -48,9 +49,9 @@ def main(argv=None):
 
     plan = make_plan(grid, missing, ranks, seconds)
     if args.json:
-        print(json.dumps(plan, indent=1))
+        answer(json.dumps(plan, indent=1))
     else:
-        print("\n".join(plan_in_words(plan, grid, args.surf_file)))
+        answer("\n".join(plan_in_words(plan, grid, args.surf_file)))
 
 
 # ---------------------------------------------------------------- what is asked for

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from losslandscape.command import run
 from losslandscape.errors import InputError
+from losslandscape.messages import answer
 
 # subcommand -> (what runs it, what it does): a file of the top level, or a module of this package
 COMMANDS = {
@@ -69,13 +70,13 @@ def usage():
 def main(argv=None):
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        answer(usage())
         return None
     name, *rest = arguments
     if name == "--version":
         from losslandscape.files.provenance import version
 
-        print(version())
+        answer(version())
         return None
     if name not in COMMANDS:
         raise InputError(f"expected one of {', '.join(COMMANDS)} as the first word, got {name!r}; "

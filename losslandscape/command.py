@@ -6,10 +6,12 @@ A traceback therefore always means a defect of the program.
 
 import argparse
 import math
+import re
+import signal
 import sys
 
 from losslandscape.errors import InputError
-from losslandscape.messages import say
+from losslandscape.messages import OutputLost, answer, say, unfailing
 
 # ---------------------------------------------------------------- how a command begins and ends
 
@@ -47,17 +49,29 @@ class ShowVersion(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         from losslandscape.files.provenance import version
 
-        print(f"losslandscape {version()}")
+        answer(f"losslandscape {version()}")
         parser.exit()
 
 
 def run(main):
-    """Call a command's `main()`; an `InputError` becomes one line on stderr and exit code 2."""
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Call a command's `main()`, and end with its exit code.
+
+    An `InputError` becomes one line on stderr and exit code 2. What is printed may be lost, for want
+    of room or of a reader; that changes nothing, unless it is the command's answer.
+    """
+    with unfailing():
+        try:
+            code = main()
+        except InputError as error:
+            say(f"error: {error}")
+            code = 2
+        except OutputLost as error:
+            say(f"error: can't write to standard output ({error}); make room, or send it elsewhere")
+            code = 2
+        except KeyboardInterrupt:
+            say("interrupted")
+            code = 128 + signal.SIGINT
+    sys.exit(code)
 
 
 def say_that_mpi_is_used(world, mpi):
@@ -94,3 +108,14 @@ def positive_float(text):
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
+
+
+SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text):
+    """argparse type: '90s', '10m', '2h' or '1d'; in seconds."""
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", text)
+    if parts is None or float(parts[1]) == 0:
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90s, 10m or 2h, got {text!r}")
+    return float(parts[1]) * SECONDS_PER_UNIT[parts[2]]

@@ -17,7 +17,7 @@ from losslandscape.files.layouts import (
     read_projection,
     read_surface,
 )
-from losslandscape.messages import printable
+from losslandscape.messages import answer, printable
 
 # keys of the provenance in words, in the order in which they are listed; others follow
 PROVENANCE_WORDS = {
@@ -163,7 +163,7 @@ def main(argv=None):
     parser = Parser(description="Say what a direction, surface or projection file is.")
     parser.add_argument("files", nargs="+", metavar="FILE")
     for path in parser.parse_args(argv).files:
-        print(f"{path}\n{describe(path)}")
+        answer(f"{path}\n{describe(path)}")
 
 
 if __name__ == "__main__":

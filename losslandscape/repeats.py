@@ -15,6 +15,7 @@ from losslandscape.errors import InputError
 from losslandscape.files.grid import Surface
 from losslandscape.files.layouts import read_surface, write_surface
 from losslandscape.files.names import summary_file_name
+from losslandscape.messages import tell
 
 LOW, MEDIAN, HIGH = 0.25, 0.5, 0.75
 
@@ -101,7 +102,7 @@ def main(argv=None):
     parser = Parser(description=__doc__)
     parser.add_argument("surf_files", nargs="+", metavar="S.h5", help="surface files of one experiment, one per plane")
     _, lines = write(parser.parse_args(argv).surf_files)
-    print("\n".join(lines))
+    tell("\n".join(lines))
 
 
 if __name__ == "__main__":
