@@ -209,7 +209,7 @@ def service_thread(world, points, measure, record):
 
     thread = threading.Thread(target=serve)
     thread.start()
-    while pool.remaining or pool.taken:
+    while pool.open:
         with lock:
             start = time.monotonic()
             point = pool.take(0, start)

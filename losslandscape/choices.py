@@ -6,6 +6,7 @@ A class holds the choices of one group of flags, under the names of the flags:
     DataChoice(dataset="digits")           from a notebook, a test, a scheduler
 """
 
+import math
 import os
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -35,6 +36,7 @@ class Hardware:
     threads: int = 2  # processes that read data which don't fit into memory
     batch_size: int | None = None
     precision: str = ""  # a key of evaluator.PRECISIONS
+    patience: float = math.inf  # seconds after which a silent rank is given up
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ A group's flags are the fields of a dataclass of losslandscape/choices.py: `choo
 `flags` is a dict: the values of all flags by name.
 """
 
+import math
+
 from losslandscape import repeats
 from losslandscape.choices import (
     DEFAULT_X,
@@ -13,11 +15,12 @@ from losslandscape.choices import (
     NetworkChoice,
     choose,
 )
-from losslandscape.command import natural_int, positive_int
+from losslandscape.command import duration, natural_int, positive_int
 from losslandscape.criteria import LOSSES, METRICS
 from losslandscape.data.datasets import FORMS
 from losslandscape.devices import PRECISIONS
 from losslandscape.files.grid import Grid
+from losslandscape.messages import tell
 from losslandscape.path_limits import choose_limits
 from losslandscape.pictures.results import Look, draw_repeats
 from losslandscape.weight_space import DIR_TYPES, IGNORES, NORMS
@@ -35,6 +38,8 @@ def add_hardware_flags(parser):
                        help="minibatch size (default: the fastest, measured on the network)")
     group.add_argument("--precision", default="", choices=list(PRECISIONS),
                        help="fp32, tf32 or bf16 (default: what torch does on the device)")
+    group.add_argument("--patience", type=duration, default=math.inf, metavar="TIME",
+                       help="go on without a rank that is silent for 90s, 10m, 2h (default: wait for it, and say so)")
 
 
 def add_data_flags(parser):
@@ -166,7 +171,7 @@ def draw_results(surf_files, flags, draw):
     written = []
     if len(surf_files) > 1:
         summary_file, lines = repeats.write(surf_files)
-        print("\n".join(lines))
+        tell("\n".join(lines))
         if wanted:
             last_idx = flags["idx"] + flags["repeats"] - 1
             written = draw_repeats(summary_file, surf_files[0], flags["idx"], last_idx, look)
@@ -174,4 +179,4 @@ def draw_results(surf_files, flags, draw):
         written = draw(surf_files[0], look)
 
     for path in written:
-        print(f"figure: {path}")
+        tell(f"figure: {path}")

@@ -7,52 +7,47 @@ job ends, is decided in this module:
     world = connect()
     world.on_root(f)     rank 0 calls f(); every rank gets its result, or raises its error
     world.together(f)    every rank calls f(); if any fails, all raise
-    with world.guard():  an InputError is printed once and all ranks exit with code 2; any other
-                         exception on any rank ends the whole job at once, with another exit code
+    with world.guard():  an InputError is printed once and all ranks exit with code 2; a signal ends
+                         all with 128 + signal; any other exception on any rank with code 1
+
+Ranks end by themselves, in order: one that wants to end the job says so to rank 0, rank 0 saves,
+then tells all to end, and each finalizes MPI and exits with the same code. So the code is what every
+launcher passes on. MPI_Abort is for a job in which a rank does not answer; under srun its code is
+137, whatever was asked for.
 """
 
 import contextlib
+import math
 import os
+import signal
 import socket
 import sys
 import time
 import traceback
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from losslandscape import interruption, processes
 from losslandscape.errors import InputError
+from losslandscape.interruption import Interrupted
+from losslandscape.launchers import launched, launcher
+from losslandscape.messages import say
 
-# what launchers tell the processes that they start: (number of processes, own number)
-LAUNCHERS = {
-    "MPICH or Slurm PMI-2": ("PMI_SIZE", "PMI_RANK"),
-    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    "MVAPICH": ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
-    "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-}
+WALK, MEETING, END = range(3)  # what a message is about: its tag
 
+SECONDS_TO_END = 10  # in which a rank must answer when the job is to end
+SECONDS_TO_SAVE = 600  # that the others wait while rank 0 saves
+SECONDS_TO_WAKE = 1  # after which a rank that does not answer may be stopped, and is continued
 SECONDS_TO_PASS_ON = 0.3  # launchers drop what they have not yet passed on when a job is aborted
-SECONDS_TO_END = 5  # in which a launcher ends the processes of an aborted job
+SECONDS_BETWEEN_LOOKS = 2  # whether launcher and neighbour live
+SECONDS_UNTIL_TOLD = 60  # that rank 0 waits for another before it says so
+PAUSE = 0.001  # seconds between two looks for messages
+
 MEMORY_SHARE = 0.5  # of what a host has free: for data
 MEMORY_IF_UNKNOWN = 8 << 30  # bytes, taken as free where the system does not say
 
 # ---------------------------------------------------------------- how the processes were started
-
-
-def launcher():
-    """Name of the launcher of this process, a key of LAUNCHERS; '' without one."""
-    for name, (size, _) in LAUNCHERS.items():
-        if os.environ.get(size, "").isdigit():
-            return name
-    return ""
-
-
-def launched():
-    """(number of processes, own number) as the launcher says; (1, 0) without a launcher."""
-    if not launcher():
-        return 1, 0
-    size, rank = LAUNCHERS[launcher()]
-    return int(os.environ[size]), int(os.environ.get(rank, "0"))
 
 
 def connect():
@@ -72,7 +67,6 @@ def connect():
 
     try:
         from mpi4py import MPI
-        from mpi4py.util import pkl5
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         fail(f"expected mpi4py and an MPI library for {size} processes ({reason}); "
@@ -81,8 +75,9 @@ def connect():
     comm = MPI.COMM_WORLD
     if comm.size != size:
         fail(f"the launcher started {size} processes, but mpi4py's MPI ({MPI.get_vendor()[0]}) "
-             f"sees {comm.size}; start it with the mpirun (or srun --mpi=...) of that MPI")
-    return World(comm, comm.Split_type(MPI.COMM_TYPE_SHARED), pkl5.Intracomm(comm))
+             f"sees {comm.size}; start it with the mpirun (or srun --mpi=...) of that MPI, or as one "
+             "process (srun -n 1)")
+    return World(comm, comm.Split_type(MPI.COMM_TYPE_SHARED))
 
 
 def mpi_library():
@@ -99,6 +94,10 @@ class RankFailed(Exception):
     """Another rank failed; the message is its traceback."""
 
 
+class Ended(BaseException):
+    """Rank 0 has told this rank that the job ends."""
+
+
 class _Alone:
     """The communicator of a world of size 1."""
 
@@ -108,43 +107,152 @@ class _Alone:
     def allgather(self, value):
         return [value]
 
-    def iprobe(self):
-        return False
+
+@dataclass(frozen=True)
+class _Process:
+    """What a rank is to the system of its host."""
+
+    host: str
+    pid: int
+    start: str  # see processes.start_of
+
+    @classmethod
+    def own(cls):
+        return cls(socket.gethostname(), os.getpid(), processes.own_start())
+
+    def is_visible(self):
+        """Is it a process of this host (and container)?"""
+        return self.host == socket.gethostname() and processes.start_of(self.pid) == self.start != ""
 
 
 class World:
     """The processes of this run: `rank` of `size`, and `local_rank` of `local_size` on this host.
 
-    comm: MPI's communicator of all ranks; node: of those on this host; large: of all ranks, for
-    messages of any size. Without them, one process.
+    comm: MPI's communicator of all ranks; node: of those on this host. Without them, one process.
+    patience: seconds after which a silent rank is given up; none ever is where it is infinite.
     """
 
-    def __init__(self, comm=None, node=None, large=None):
+    def __init__(self, comm=None, node=None):
         self.rank, self.size = 0, 1
         if comm is not None:
             self.rank, self.size = comm.rank, comm.size
         self.local_rank, self.local_size = 0, 1
         if node is not None:
             self.local_rank, self.local_size = node.rank, node.size
-
         self.comm = comm or _Alone()
-        self._node = node or _Alone()
-        self._large = large or self.comm
+        node = node or _Alone()
+
+        # who is where
+        self._peers = self.comm.allgather(_Process.own())
+        ranks_here = node.allgather(self.rank)
+        self._cores_here = set().union(*node.allgather(own_cores()))
+        self._watch = _Watch(self._peers, self.rank, ranks_here)
+
+        # messages, apart from those of whoever else uses `comm`
+        self._line = None
+        if comm is not None:
+            self._line = comm.Dup()
         self._pending = []  # isend requests, held until they are done
+        self._inbox = deque()  # (rank, number of the last meeting before it was sent, message)
+
+        # meetings
+        self._meeting = 0  # number of the last one
+        self._arrived = dict.fromkeys(range(self.size), 0)  # rank -> number of its last meeting
+        self._opened = 0  # number of the last meeting that all have come to
+        self._everyone = self.comm  # the communicator of all who are not lost
+        self._large = None  # the same, for messages of any size
+
+        # ranks that don't answer
+        self.patience = math.inf
+        self.lost = set()  # given up
+        self._excluded = set()  # given up, and left out of the communicator
+        self._retired = set()  # these know that they are
+        self._dead = set()
+
+        # the end
+        self._is_ending = False  # this rank takes part in it, or leads it
+        self._is_stopping = False  # rank 0 has announced the end
+        self._seconds_to_save = SECONDS_TO_SAVE
+        self._verdict = None  # the exit code
+        self._goodbyes = set()  # ranks that have ended
+
+    @property
+    def others(self):
+        """[rank] of all but rank 0 that are not given up."""
+        return [rank for rank in range(1, self.size) if rank not in self.lost]
+
+    def name(self, rank):
+        """'rank 3 on node7'."""
+        return f"rank {rank} on {self._peers[rank].host}"
 
     # ------------------------------------------------------------ collective
 
-    def _wait(self):
-        """A barrier that sleeps: MPI's own spins and takes a core from the ranks that still work."""
-        if self.size > 1:
-            request = self.comm.Ibarrier()
-            while not request.Test():
-                time.sleep(0.001)
+    def meet(self):
+        """Wait until every rank has come this far, asleep: MPI's barrier would take a core from others.
+
+        Rank 0 says whom it waits for, and goes on without one that is silent for `patience`.
+        """
+        interruption.check()
+        if self.size == 1:
+            return
+
+        self._meeting += 1
+        if self.rank > 0:
+            self._post(0, MEETING, self._meeting)
+            while self._opened < self._meeting:
+                self._wait_a_little()
+        else:
+            self._wait_for_others()
+            for rank in self.others:
+                self._post(rank, MEETING, (self._meeting, self.lost))
+        if self.lost != self._excluded or self._large is None:
+            self._regroup()
+
+    def _wait_for_others(self):
+        start = time.monotonic()
+        seconds_until_told = min(SECONDS_UNTIL_TOLD, self.patience)
+        while True:
+            absent = [rank for rank in self.others if self._arrived[rank] < self._meeting]
+            if not absent:
+                return
+
+            waited = time.monotonic() - start
+            if waited > self.patience:
+                for rank in absent:
+                    self.give_up(rank, waited)
+            elif waited > seconds_until_told:
+                names = ", ".join(self.name(rank) for rank in absent)
+                say(f"waiting for {names} since {waited:.0f} s")
+                seconds_until_told *= 4
+            self._wait_a_little()
+
+    def _wait_a_little(self):
+        time.sleep(PAUSE)
+        self._take_in()
+        interruption.check()
+
+    def _regroup(self):
+        """Make the communicators of all who are not lost; only these need to call it."""
+        from mpi4py.util import pkl5
+
+        if self.lost:
+            present = [rank for rank in range(self.size) if rank not in self.lost]
+            group = self.comm.Get_group().Incl(present)
+            self._everyone = self.comm.Create_group(group, len(self.lost))
+        self._large = pkl5.Intracomm(self._everyone)
+        self._excluded = set(self.lost)
 
     def bcast(self, value=None):
         """`value` of rank 0 on every rank."""
-        self._wait()
+        self.meet()
+        if self.size == 1:
+            return value
         return self._large.bcast(value)
+
+    def allgather(self, value):
+        """[value of each rank] on every rank."""
+        self.meet()
+        return self._everyone.allgather(value)
 
     def on_root(self, function, *args, **kwargs):
         """function(*args, **kwargs) on rank 0.
@@ -185,8 +293,7 @@ class World:
         except InputError as caught:
             error = caught
 
-        self._wait()
-        errors = [other for other in self.comm.allgather(error) if other is not None]
+        errors = [other for other in self.allgather(error) if other is not None]
         if errors:
             raise _agreed(errors[0])
         return result
@@ -195,50 +302,205 @@ class World:
 
     def send(self, rank, message):
         """Send to `rank` and go on."""
-        self._pending = [request for request in self._pending if not request.Test()]
-        self._pending.append(self.comm.isend(message, dest=rank))
+        self._post(rank, WALK, (self._meeting, message))
 
     def receive(self):
-        """(rank, message) of a message that has arrived, or None."""
+        """(rank, message) of a message that has arrived, or None.
+
+        Those that were sent before the last meeting are dropped: a rank that stood still sends them.
+        """
+        self._take_in()
+        while self._inbox and self._inbox[0][1] <= self._meeting:
+            rank, meeting, message = self._inbox.popleft()
+            if meeting == self._meeting:
+                return rank, message
+        return None
+
+    def _post(self, rank, tag, content):
+        self._pending = [request for request in self._pending if not request.Test()]
+        self._pending.append(self._line.isend(content, dest=rank, tag=tag))
+
+    def _take_in(self):
+        """Sort what has arrived. Raises what ends the job: see _hear_of_end."""
+        self._watch_over()
         # twice: a look of MPICH's moves the messages that have come since the last call, but does
         # not see them yet
-        if not self.comm.iprobe() and not self.comm.iprobe():
-            return None
-        from mpi4py import MPI
+        while self._line is not None and (self._line.iprobe() or self._line.iprobe()):
+            from mpi4py import MPI
 
-        status = MPI.Status()
-        message = self.comm.recv(status=status)
-        return status.source, message
+            status = MPI.Status()
+            content = self._line.recv(status=status)
+            if status.source in self._excluded and self.rank == 0:
+                self._retire(status.source)
+            if status.tag == WALK:
+                self._inbox.append((status.source, *content))
+            elif status.tag == END:
+                self._hear_of_end(status.source, *content)
+            elif self.rank == 0:
+                self._arrived[status.source] = content
+            else:
+                self._opened, self.lost = content
+
+    # ------------------------------------------------------------ ranks that don't answer
+
+    def give_up(self, rank, seconds):
+        """Go on without a rank that was silent for so long; rank 0 calls it."""
+        say(f"{self.name(rank)} is given up: silent for {seconds:.0f} s")
+        self.lost.add(rank)
+
+    def take_back(self, rank):
+        """A rank that was given up since the last meeting has answered: it belongs to us again."""
+        self.lost.discard(rank)
+
+    def _retire(self, rank):
+        """Let a rank that answers too late wait for the end of the job, asleep."""
+        if rank not in self._retired:
+            self._retired.add(rank)
+            self._post(rank, END, ("stop", math.inf))
+
+    def _watch_over(self):
+        """Raise what ends the job where the launcher or another rank of this host has died."""
+        if self._is_ending or not self._watch.is_due():
+            return
+        if self._watch.launcher_has_ended():
+            raise Interrupted("SIGHUP", f"{socket.gethostname()}, whose launcher has ended")
+
+        rank = self._watch.dead_neighbour()
+        if rank is not None and rank not in self.lost:
+            self._dead.add(rank)
+            raise RankFailed(f"{self.name(rank)} has died")
 
     # ------------------------------------------------------------ how a job ends
 
     @contextlib.contextmanager
     def guard(self):
         """The body of a script; the module's docstring says what becomes of exceptions."""
-        try:
-            yield
-        except InputError as error:
-            if not getattr(error, "agreed", False):  # only this rank knows
-                self.abort(f"error: {error}", 2)
-            if self.rank == 0:
-                print(f"error: {error}", file=sys.stderr)
-            self._wait()
-            sys.exit(2)
-        except RankFailed as failed:
-            self.abort(str(failed))
-        except SystemExit:
-            raise
-        except KeyboardInterrupt:  # outside of the walk over the grid, which has its own way to stop
-            self.abort("interrupted", 130)
-        except BaseException:
-            host = socket.gethostname()
-            self.abort(f"rank {self.rank} on {host} failed:\n{traceback.format_exc()}")
-        self._wait()
+        with interruption.raised():
+            try:
+                yield
+                self.meet()
+                self._dismiss_lost_ranks()
+            except SystemExit:
+                raise
+            except BaseException as error:
+                self._end_by(error)
 
-    def abort(self, message, code=1):
-        """Print `message` and end every rank at once."""
-        print(message.rstrip(), file=sys.stderr, flush=True)
-        sys.stdout.flush()
+    def announce_end(self):
+        """Rank 0 is about to save and to end the job: nobody is to work on, or to lose patience."""
+        if self.rank == 0 and not self._is_stopping:
+            self._is_stopping = True
+            interruption.ignore()
+            for rank in range(1, self.size):
+                self._post(rank, END, ("stop", SECONDS_TO_SAVE))
+
+    def _end_by(self, error):
+        """End the job because of an exception."""
+        self._is_ending = True
+        interruption.ignore(for_good=self.size > 1)
+        message, code, reason = self._in_words(error)
+        if self.rank > 0:
+            if getattr(error, "agreed", False) or isinstance(error, Ended):
+                reason = None  # rank 0 knows
+            self._leave(message, code, reason)
+
+        say(message.rstrip())
+        self.announce_end()
+        if self._dead or not self._send_home(range(1, self.size), code):
+            self.abort(code)
+        sys.exit(code)
+
+    def _in_words(self, error):
+        """(what is printed, exit code, what rank 0 is told) of an exception."""
+        here = f"rank {self.rank} on {socket.gethostname()}"
+        if isinstance(error, Interrupted):
+            message = f"interrupted by {error}"
+            if error.progress:
+                message += f": {error.progress}"
+            return message, error.code, ("interrupted", (error.name, error.host))
+        if isinstance(error, KeyboardInterrupt):
+            content = ("SIGINT", socket.gethostname())
+            return "interrupted", 128 + signal.SIGINT, ("interrupted", content)
+        if isinstance(error, InputError):
+            return f"error: {error}", 2, ("input", str(error))
+        if isinstance(error, (RankFailed, Ended)):
+            return str(error), 1, ("failed", (str(error), self._dead))
+        text = f"{here} failed:\n{''.join(traceback.format_exception(error))}"
+        return text, 1, ("failed", (text, set()))
+
+    def _hear_of_end(self, source, kind, content):
+        """A message about the end of the job has come: on rank 0 from another, or from rank 0."""
+        if kind == "goodbye":
+            self._goodbyes.add(source)
+        elif kind == "stop":
+            self._is_stopping, self._seconds_to_save = True, content
+        elif kind == "end":
+            self._is_stopping, self._verdict = True, content
+
+        if self._is_ending or kind == "goodbye":
+            return
+        if self.rank > 0:
+            raise Ended
+        if source in self.lost:  # it goes alone
+            return
+        if kind == "interrupted":
+            raise Interrupted(*content)
+        if kind == "input":
+            raise InputError(content)
+        text, dead = content
+        self._dead |= dead
+        raise RankFailed(text)
+
+    def _leave(self, message, code, reason):
+        """Tell rank 0 why the job must end, wait until it says so, and end."""
+        if reason is not None:
+            self._post(0, END, reason)
+            if 0 in self._dead or not self._wait_until(lambda: self._is_stopping, SECONDS_TO_END):
+                say(f"{message.rstrip()}\n{self.name(0)} does not answer")
+                self.abort(code)
+
+        if not self._wait_until(lambda: self._verdict is not None, self._seconds_to_save):
+            self.abort(code)
+        self._post(0, END, ("goodbye", None))
+        sys.exit(self._verdict)
+
+    def _send_home(self, ranks, code):
+        """Tell ranks to end with `code`; False where one of them does not."""
+        for rank in ranks:
+            self._post(rank, END, ("end", code))
+        if self._wait_until(lambda: self._goodbyes.issuperset(ranks), SECONDS_TO_WAKE):
+            return True
+
+        # perhaps one was stopped; whoever works is not disturbed by this signal
+        for rank in set(ranks) - self._goodbyes:
+            if self._peers[rank].is_visible():
+                with contextlib.suppress(OSError):
+                    os.kill(self._peers[rank].pid, signal.SIGCONT)
+        return self._wait_until(lambda: self._goodbyes.issuperset(ranks), SECONDS_TO_END)
+
+    def _wait_until(self, is_so, seconds):
+        """Take in messages until is_so(); False where that takes longer than `seconds`."""
+        end = time.monotonic() + seconds
+        while not is_so():
+            if time.monotonic() > end:
+                return False
+            time.sleep(PAUSE)
+            self._take_in()
+        return True
+
+    def _dismiss_lost_ranks(self):
+        """At the end of a job whose work is done: end the ranks that were given up, too."""
+        if self.rank > 0 or not self.lost:
+            return
+        self._is_ending = True
+        if not self._send_home(sorted(self.lost), 0):
+            names = ", ".join(self.name(rank) for rank in sorted(self.lost))
+            say(f"the work is done; {names} must be ended by force")
+            self.abort(0)
+
+    def abort(self, code):
+        """End every rank by force."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
         if self.size == 1:
             sys.exit(code)
 
@@ -259,8 +521,9 @@ class World:
         mpirun, all cores per rank under others. OMP_NUM_THREADS, where the user set it, is
         respected.
         """
-        cores = set().union(*self._node.allgather(own_cores()))
-        threads = max(1, len(cores) // self.local_size)
+        import torch
+
+        threads = max(1, len(self._cores_here) // self.local_size)
         if os.environ.get("OMP_NUM_THREADS", "").isdigit():
             threads = max(1, int(os.environ["OMP_NUM_THREADS"]))
         torch.set_num_threads(threads)
@@ -276,6 +539,8 @@ class World:
         The rank within the host counts: the first takes the first GPUs, and so on. Raises
         InputError where there are fewer than `ngpu`.
         """
+        import torch
+
         if not cuda:
             return [torch.device("cpu")]
 
@@ -305,6 +570,42 @@ class World:
             return ""
         return (f"the launcher bound this run to {len(allowed)} of {len(all_cores)} cores; "
                 "mpirun --bind-to none frees them")
+
+
+class _Watch:
+    """Looks now and then whether the launcher lives, and the next rank on this host.
+
+    mpirun ends a job in which one of its children dies. srun does not (unless it is told to with
+    --kill-on-bad-exit), and nobody does when what started the ranks, such as slurmstepd, is killed:
+    they would go on without anybody, or wait for a dead one for ever.
+    """
+
+    def __init__(self, peers, rank, ranks_here):
+        self._parent = None
+        if launcher():
+            self._parent = os.getppid()
+        self._next = ranks_here[(ranks_here.index(rank) + 1) % len(ranks_here)]
+        self._neighbour = None
+        if self._next != rank and peers[self._next].is_visible():
+            self._neighbour = peers[self._next]
+        self._last_look = time.monotonic()
+
+    def is_due(self):
+        now = time.monotonic()
+        if now - self._last_look < SECONDS_BETWEEN_LOOKS:
+            return False
+        self._last_look = now
+        return True
+
+    def launcher_has_ended(self):
+        return self._parent is not None and os.getppid() != self._parent
+
+    def dead_neighbour(self):
+        """The number of the next rank on this host if it has died, else None."""
+        neighbour = self._neighbour
+        if neighbour is not None and processes.has_ended(neighbour.pid, neighbour.start):
+            return self._next
+        return None
 
 
 def _agreed(error):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from losslandscape import checks, scheduler, weight_space
+from losslandscape import checks, interruption, scheduler, weight_space
 from losslandscape.choices import BATCH_SIZE_BEFORE_CALIBRATION, Job
 from losslandscape.data import datasets
 from losslandscape.devices import precision_name, slow_precision
@@ -22,7 +22,7 @@ from losslandscape.evaluator import Evaluator
 from losslandscape.files.names import surface_file_name
 from losslandscape.files.provenance import circumstances
 from losslandscape.files.store import SurfaceStore
-from losslandscape.messages import Progress, say
+from losslandscape.messages import Progress, say, tell
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
 from losslandscape.ranks import World
@@ -103,6 +103,7 @@ def check_places(*paths):
 
 def make_ready(world, job):
     """Run of a job: devices chosen, data loaded and seen to be the same on every rank."""
+    world.patience = job.hardware.patience
     threads = world.share_threads()
     devices = world.together(world.devices, job.hardware.cuda, job.hardware.ngpu)
     precision = world.together(precision_name, job.hardware.precision, devices[0])
@@ -145,34 +146,42 @@ class Run:
         net, measurement, origin = self.load(experiment.recipe)
         axes = world.on_root(self.make_directions, experiment, net, origin)
         if world.rank == 0 and axes.y is not None:
-            print(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
+            tell(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
 
         # the surface file, new or taken up again: only rank 0 has it
         names = {split: measurement.names(split) for split in self.job.data.splits}
         all_names = [name for split in names for name in names[split]]
         provenance = self.provenance(measurement, axes, origin)
-        store = world.only_root(
-            SurfaceStore, experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance)
+        store = None
+
+        def open_store():
+            nonlocal store
+            store = SurfaceStore(
+                experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance)
 
         try:
+            with interruption.postponed():  # a signal must not leave the lock behind
+                world.on_root(open_store)
             missing = world.on_root(missing_points, store, names)
             notes = world.on_root(missing_notes, store, measurement)
             if any(missing.values()) or notes:
                 self.fill(store, missing, notes, net, measurement, axes)
             elif world.rank == 0:
                 say(f"all {self.job.grid.size} points are in {experiment.surf_file} already")
-        except scheduler.Interrupted as interrupted:
-            store.close()
-            world.abort(f"interrupted by {interrupted}: {store.progress()} in {experiment.surf_file}; "
-                        "the same command goes on from there", interrupted.code)
+        except (Exception, interruption.Interrupted) as error:
+            world.announce_end()
+            if store is not None and isinstance(error, interruption.Interrupted):
+                error.progress = save_at_once(store)
+            raise
         finally:
             if store is not None:
-                store.close()
+                with interruption.postponed():
+                    store.close()
 
         if world.rank == 0:
-            print(f"surface file: {experiment.surf_file}")
+            tell(f"surface file: {experiment.surf_file}")
             for line in measurement.report(store.surface):
-                print(line)
+                tell(line)
 
     def check(self, experiment):
         """Print whether the plot that the choices ask for will be right."""
@@ -331,6 +340,15 @@ class Run:
         return (
             f"{remaining} points{resumed} x {samples} {kind}, {self.job.network.architecture.name} on {ranks} "
             f"({where}), {self.precision}{slow}, batch {evaluator.batch_size}, {evaluator.note}")
+
+
+def save_at_once(store):
+    """Save after a signal; returns in words how far the surface is, and where."""
+    try:
+        store.close()
+    except InputError as error:
+        return str(error)
+    return f"{store.progress()} in {store.path}; the same command goes on from there"
 
 
 # ---------------------------------------------------------------- the walk over the grid

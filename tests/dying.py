@@ -1,9 +1,9 @@
 """plot_surface.py with a slow evaluation that can die: python tests/dying.py MODE RANK SECONDS FOLDER -- FLAGS
 
-At its third point, rank RANK does what MODE says ("none": nothing). A point takes SECONDS more than usual, as one batch
-if MODE is "batch". Results are saved every 20 ms, mostly to the journal, as those of a large file. In FOLDER: every
-rank leaves its pid in pid.RANK at its start, and makes ready.RANK and host.RANK when it measures its first point; saved
-holds a line for each save that was reported: the points that are on the disk.
+At its third point, rank RANK does what MODE says ("none": nothing). A point takes SECONDS more than usual. Results are
+saved every 20 ms, mostly to the journal, as those of a large file. In FOLDER: every rank leaves its pid in pid.RANK at
+its start, and makes ready.RANK and host.RANK when it measures its first point; saved holds a line for each save that
+was reported: the points that are on the disk.
 """
 
 # ruff: noqa: E402
@@ -11,7 +11,8 @@ import os
 import pathlib
 import sys
 
-OWN = int(os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+OWN = int(next((os.environ[name] for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+                if name in os.environ), 0))
 if __name__ == "__main__":
     pathlib.Path(sys.argv[4], f"pid.{OWN}").write_text(str(os.getpid()))  # before the slow imports
 
@@ -26,9 +27,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import plot_surface
-from losslandscape import command, measurement
+from losslandscape import command, scheduler
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
 from losslandscape.files import store
 
 
@@ -56,7 +56,6 @@ def fill_memory():
 
 MODES = {
     "none": lambda: None,
-    "batch": lambda: None,
     "memory": fill_memory,
     "exception": fail,
     "input": refuse,
@@ -66,22 +65,27 @@ MODES = {
 }
 
 
-class Dying(Evaluator):
-    points = 0
+def dying(measure):
+    """measure(point, idle) that is slow, and dies."""
+    mode, rank, seconds, folder = sys.argv[1:5]
+    seconds = float(seconds)
+    count = 0
 
-    def __call__(self, names, idle=lambda: None):
-        mode, rank, seconds, folder = sys.argv[1:5]
-        if not self.points:
+    def slow(point, idle):
+        nonlocal count
+        if count == 0:
             pathlib.Path(folder, f"host.{OWN}").write_text(socket.gethostname())
             pathlib.Path(folder, f"ready.{OWN}").touch()
-        self.points += 1
-        if self.points == 3 and OWN == int(rank):
+        count += 1
+        if count == 3 and OWN == int(rank):
             MODES[mode]()
-        end = time.monotonic() + float(seconds)
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
-            time.sleep(float(seconds) if mode == "batch" else 0.005)
+            time.sleep(0.005)
             idle()
-        return super().__call__(names, idle)
+        return measure(point, idle)
+
+    return slow
 
 
 def report_saves(save):
@@ -101,5 +105,6 @@ if __name__ == "__main__":
         save = getattr(store.SurfaceStore, name)
         setattr(store.SurfaceStore, name, report_saves(save))
     flags = sys.argv[sys.argv.index("--") + 1:]
-    measurement.Evaluator = Dying
+    walk = scheduler.walk
+    scheduler.walk = lambda world, levels, measure, record, save: walk(world, levels, dying(measure), record, save)
     command.run(lambda: plot_surface.main(flags))

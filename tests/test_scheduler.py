@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from losslandscape import scheduler
 from losslandscape.forecast import simulate
+from losslandscape.interruption import SIGNALS, Interrupted
 from losslandscape.ranks import World
 
 SHAPES = st.one_of(st.tuples(st.integers(1, 60)), st.tuples(st.integers(1, 30), st.integers(1, 30)))
@@ -105,21 +106,21 @@ def test_walk_measures_every_point_once_and_keeps_saving():
     assert seen == [3, 1, 2] and recorded == {3: 30, 1: 10, 2: 20} and saves
 
 
-@pytest.mark.parametrize("name", scheduler.SIGNALS)
+@pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_ends_the_walk_between_two_batches(name):
     recorded = {}
 
     def measure(point, idle):
         if point == 2:
-            os.kill(os.getpid(), scheduler.SIGNALS[name])
+            os.kill(os.getpid(), SIGNALS[name])
             idle()
             raise AssertionError("the walk went on")
         return point
 
-    with pytest.raises(scheduler.Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:
         scheduler.walk(World(), [[0, 1, 2, 3]], measure, recorded.__setitem__, lambda: None)
-    assert caught.value.code == 128 + scheduler.SIGNALS[name] and recorded == {0: 0, 1: 1}
-    assert signal.getsignal(scheduler.SIGNALS[name]) in (signal.SIG_DFL, signal.default_int_handler)
+    assert caught.value.code == 128 + SIGNALS[name] and recorded == {0: 0, 1: 1}
+    assert signal.getsignal(SIGNALS[name]) in (signal.SIG_DFL, signal.default_int_handler)
 
 
 def test_a_long_batch_keeps_the_others_and_the_disk_waiting_no_longer_than_a_tick(monkeypatch):
@@ -151,7 +152,7 @@ def test_a_signal_does_not_wait_for_a_batch_whatever_a_network_catches(monkeypat
         return point
 
     start = time.monotonic()
-    with pytest.raises(scheduler.Interrupted, match="SIGTERM"):
+    with pytest.raises(Interrupted, match="SIGTERM"):
         scheduler.walk(World(), [[0, 1, 2]], measure, recorded.__setitem__, lambda: None)
     assert recorded == {0: 0} and time.monotonic() - start < 5
 
