@@ -1,5 +1,6 @@
 # make demo    train a small network, compute and draw its loss surfaces   (minutes)
 # make test    the whole test suite
+# make test-long  loops that kill jobs at hundreds of random moments   (an hour)
 # make lint    ruff
 # make gallery the pictures of the README, from the networks up (over an hour on 2 cores)
 # Both first make a virtual environment in .venv; PYTHON=python3.12 picks another interpreter.
@@ -9,7 +10,7 @@ BIN := .venv/bin
 SHELL := /bin/bash
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint gallery gallery-shortcuts gallery-networks gallery-batches gallery-path gallery-curvature clean
+.PHONY: demo test test-long lint gallery gallery-shortcuts gallery-networks gallery-batches gallery-path gallery-curvature clean
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -112,6 +113,9 @@ gallery-curvature: gallery-networks
 
 test: .venv/ready-to-test
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+
+test-long: .venv/ready-to-test
+	OMP_NUM_THREADS=1 python -m pytest -m long -s
 
 lint: .venv/ready-to-test
 	ruff check .
