@@ -1,6 +1,6 @@
 # make demo    train a small network, compute and draw its loss surfaces   (minutes)
 # make test    the whole test suite
-# make test-long  loops that kill jobs at hundreds of random moments   (an hour)
+# make test-long  its long loops: every bit of damaged files, kills at hundreds of random moments   (an hour)
 # make lint    ruff
 # make gallery the pictures of the README, from the networks up (over an hour on 2 cores)
 # Both first make a virtual environment in .venv; PYTHON=python3.12 picks another interpreter.

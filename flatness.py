@@ -27,13 +27,12 @@ the output counts them.
 
 import json
 import math
-import sys
 
 from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_surface
 from losslandscape.flatness import EPSILON, TAUS, measures
-from losslandscape.messages import answer
+from losslandscape.messages import answer, printable
 
 
 def make_parser():
@@ -105,7 +104,9 @@ def comparison_table(results):
     for row in all_rows:
         cells.append([row, *(column.get(row, "-") for column in columns)])
 
-    lines = [f"{letter}: {path}" for letter, path in zip(letters, results, strict=True)]
+    lines = []
+    for letter, path in zip(letters, results, strict=True):
+        lines.append(f"{letter}: {printable(path, math.inf)}")
     lines.append("")
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for row in cells:
@@ -201,6 +202,10 @@ def notes_below(measured):
         notes.append("(!) the grid has no point at 0: measured around the nearest point; "
                      "take an odd count.")
 
+    if any(surface["centre"]["loss"] < 0 for surface in measured):
+        notes.append("a loss below 0 at the centre: sharpness, relative to 1 + f(c), does not "
+                     "compare there, and - stands where that is not above 0.")
+
     reaches = [surface["sharpness"]["reach"] for surface in measured]
     if None in reaches:
         notes.append("sharpness -: no grid point within epsilon of the centre; "
@@ -215,5 +220,4 @@ def notes_below(measured):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # a file name that the terminal can't show
     run(main)

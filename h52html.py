@@ -17,9 +17,10 @@ import argparse
 from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
 from losslandscape.files.atomic import write_file
-from losslandscape.files.layouts import read_projection, read_surface
-from losslandscape.pictures.overwrite import refuse_other_kind
-from losslandscape.pictures.page import PagePanel, html_page, is_page
+from losslandscape.files.layouts import read_surface
+from losslandscape.pictures.overwrite import refuse_foreign_file
+from losslandscape.pictures.page import PagePanel, html_page
+from losslandscape.pictures.path_tables import read_path_table
 
 
 def page_parser():
@@ -49,7 +50,7 @@ def require_one_each(flag, texts, count):
 def read_panel(surf_file, label, proj_file):
     projection = None
     if proj_file != "none":
-        projection, _ = read_projection(proj_file)
+        projection = read_path_table(proj_file)
     return PagePanel(read_surface(surf_file), label, surf_file, projection)
 
 
@@ -59,7 +60,7 @@ def main(argv=None):
     require_one_each("--proj_file", args.proj_file, count)
     require_one_each("--labels", args.labels, count)
     output = args.output or args.surf_file[0] + ".html"
-    refuse_other_kind(output, is_page, "an older page of this command")
+    refuse_foreign_file(output, "html", chosen=bool(args.output))
 
     labels = args.labels or [""] * count
     proj_files = args.proj_file or ["none"] * count

@@ -20,12 +20,10 @@ OSMesa or X, whichever VTK finds.
 
 import argparse
 import math
-import sys
 
 import numpy as np
 
 from losslandscape.command import Parser, natural_int, positive_float, run
-from losslandscape.files.atomic import write_file
 from losslandscape.files.layouts import read_surface
 from losslandscape.files.names import export_stem
 from losslandscape.pictures.lit import (
@@ -36,12 +34,13 @@ from losslandscape.pictures.lit import (
     WIDTH,
     Appearance,
     film_writer,
-    is_film,
     lit_picture,
     png_bytes,
     turntable,
 )
 from losslandscape.pictures.mesh import (
+    FLOAT32_LARGEST,
+    LOG_SHIFT,
     MESH_WRITERS,
     ZSCALE,
     box_mesh,
@@ -51,7 +50,8 @@ from losslandscape.pictures.mesh import (
     surface_mesh,
     vtp_bytes,
 )
-from losslandscape.pictures.overwrite import refuse_other_kind
+from losslandscape.pictures.overwrite import replace_outputs
+from losslandscape.pictures.style import note
 
 
 def export_parser():
@@ -119,6 +119,13 @@ def unless_minus_one(number):
     return number
 
 
+def zmax_in_name(zmax):
+    """'10.0' for the names of files, also '0.0'; '' for no clipping."""
+    if zmax is None:
+        return ""
+    return str(zmax)
+
+
 def gap_note(heights):
     """What is left out of the surface, in words; '' for nothing."""
     quads, left_out = grid_quads(heights.z)
@@ -126,23 +133,30 @@ def gap_note(heights):
         return ""
     gaps = int((~heights.finite).sum())
     return (f"{left_out} of {len(quads) + left_out} quads are left out: they touch {gaps} points "
-            "that are not computed, NaN or infinite")
+            f"that are not computed, NaN, infinite or beyond {FLOAT32_LARGEST:g}")
 
 
-def flat_note(heights):
-    """A hint where nearly all of the picture would be flat ground; '' elsewhere."""
+def flat_note(heights, log):
+    """A hint where nearly all of the picture would be flat ground; '' elsewhere.
+
+    log: the heights are logarithms already.
+    """
     values = heights.z[heights.finite]
     low_part = np.quantile(values, 0.9) - values.min()
     share = low_part / (np.ptp(values) or 1)
     if not 0 < share < 0.2:
         return ""
+    cure = "--log or --zmax shows"
+    if log or values.min() <= -LOG_SHIFT:
+        cure = "--zmax shows"
     return (f"nine tenths of the points lie in the lowest {100 * share:.2g} % of the height; "
-            "--log or --zmax shows them")
+            f"{cure} them")
 
 
-def tell(note):
-    if note:
-        print(f"note: {note}", file=sys.stderr)
+def tell(text):
+    """A note to the user, where there is one."""
+    if text:
+        note(text)
 
 
 def main(argv=None):
@@ -152,7 +166,6 @@ def main(argv=None):
     # what can't work is refused before the work
     if args.orbit:
         film_bytes = film_writer(args.orbit)
-        refuse_other_kind(args.orbit, is_film, "a film")
     if in_a_box:
         shading_colours(args.cmap)
 
@@ -161,14 +174,14 @@ def main(argv=None):
     name = args.surf_name or surface.main_name
     zmax = unless_minus_one(args.zmax)
     heights = surface_heights(surface, name, zmax, args.log, unless_minus_one(args.interp))
-    stem = export_stem(args.surf_file, name, zmax, args.log)
+    stem = export_stem(args.surf_file, name, zmax_in_name(zmax), args.log)
     files = {stem + ".vtp": vtp_bytes(surface_mesh(heights))}
     tell(gap_note(heights))
 
     # mesh, picture and film of the surface in a box
     if in_a_box:
         mesh = box_mesh(heights, args.zscale)
-        tell(flat_note(heights))
+        tell(flat_note(heights, args.log))
     if args.export:
         files[f"{stem}.{args.export}"] = MESH_WRITERS[args.export](mesh, args.cmap)
     if args.png:
@@ -179,9 +192,8 @@ def main(argv=None):
         files[args.orbit] = film_bytes(turntable(mesh, args.view, args.size, look))
 
     # everything is made before anything is written: an error leaves no file behind
-    for path, contents in files.items():
-        write_file(path, contents)
-        print(path)
+    replace_outputs(files)
+    print("\n".join(files))
 
 
 if __name__ == "__main__":

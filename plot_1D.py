@@ -20,13 +20,14 @@ from losslandscape.pictures.curves import (
     plot_1d_loss_err,
     plot_1d_loss_err_repeat,
 )
-from losslandscape.pictures.style import format_of, picture_flags
+from losslandscape.pictures.style import check_chosen_name, picture_flags
 
 
 def make_parser():
     """The flags of plot_1D.py."""
     parser = Parser(
-        description=__doc__.split("\n\n")[0], epilog="Figures are written beside the surface file."
+        description=(__doc__ or "").split("\n\n")[0],
+        epilog="Figures are written beside the surface file.",
     )
     add = parser.add_argument
     add("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",
@@ -61,7 +62,7 @@ def main(argv=None):
             raise InputError(
                 "expected --output only where one figure is drawn: "
                 "several --surf_file, or --prefix alone")
-        format_of(output)
+        check_chosen_name(output)
 
     # the figures
     axes = {"xmin": args.xmin, "xmax": args.xmax, "loss_max": args.loss_max, "log": args.log}

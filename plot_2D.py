@@ -22,14 +22,14 @@ from losslandscape.errors import InputError
 from losslandscape.pictures.comparison import plot_2d_compare
 from losslandscape.pictures.panel import read_2d
 from losslandscape.pictures.paths import plot_contour_trajectory, plot_trajectory
-from losslandscape.pictures.style import format_of, picture_flags
+from losslandscape.pictures.style import check_chosen_name, picture_flags
 from losslandscape.pictures.surfaces import plot_2d_contour, plot_2d_eig_ratio
 from losslandscape.pictures.words import is_loss
 
 
 def make_parser():
     """The flags of plot_2D.py."""
-    p = Parser(description=__doc__.split("\n\n")[0],
+    p = Parser(description=(__doc__ or "").split("\n\n")[0],
                epilog="Figures are written beside the surface file.")
     p.add_argument("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",
                    help="2-D surface; several are drawn side by side on one scale")
@@ -59,7 +59,7 @@ def main(argv=None):
         if not is_comparison and not proj_files:
             raise InputError("expected --output only with several --surf_file, --compare or "
                              "--proj_file, which draw a single figure")
-        format_of(args.output)
+        check_chosen_name(args.output)
 
     # what to draw, where nothing is chosen, is what the first file has
     surface, name = None, args.surf_name

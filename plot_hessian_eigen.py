@@ -48,7 +48,7 @@ def main(argv=None):
         # --params is about the parameters that are differentiated, and a regular expression also about what moves
         measurement = EigenvalueMeasurement(
             args.loss_name, args.metric, args.bn, args.params or "weights", args.tol, args.max_products,
-            trace_samples=args.trace, top=args.topk)
+            trace_samples=args.trace, top=args.topk, noise_seed=args.noise_seed)
         directions = choose(DirectionChoice, vars(args) | {"params": moving_params(args.params)})
         job, _ = flags.make_job(world, vars(args), measurement, directions)
 

@@ -22,7 +22,7 @@ import argparse
 
 from losslandscape.choices import DataChoice, Hardware
 from losslandscape.command import Parser, natural_int, positive_int, run
-from losslandscape.criteria import LOSSES
+from losslandscape.criteria import LOSSES, OWN_LOSS_NAME
 from losslandscape.data.datasets import FORMS
 from losslandscape.devices import PRECISIONS
 from losslandscape.errors import InputError
@@ -36,6 +36,7 @@ from losslandscape.files.provenance import circumstances, refuse_mismatch
 from losslandscape.networks.loading import Architecture, load_net
 from losslandscape.pictures.animation import animate
 from losslandscape.pictures.epochs import plot_against_epoch
+from losslandscape.pictures.mathtext import plain_text
 from losslandscape.pictures.panel import read_2d
 from losslandscape.pictures.paths import plot_contour_trajectory, plot_trajectory
 from losslandscape.pictures.style import FORMATS
@@ -53,7 +54,8 @@ from losslandscape.shadows import (
     variance_in_words,
     write_new_plane,
 )
-from losslandscape.trajectory import find_runs, open_path
+from losslandscape.training_runs import find_runs
+from losslandscape.trajectory import open_path
 from losslandscape.weight_space import DIR_TYPES, IGNORES, directions_hash
 
 
@@ -73,15 +75,21 @@ def checkpoint_flags(add):
     add("--model_kwargs", default="", metavar="JSON", help="keyword arguments of that function")
     add("--model_folder", nargs="+", default=[], metavar="DIR",
         help="folder of a run, or of several")
+    add("--checkpoints", nargs="+", default=[], metavar="PATTERN",
+        help="instead of a folder: 'out/checkpoint-*/model.safetensors' or 'epoch=*.ckpt', in the "
+             "order of the numbers in the names; each pattern is a run")
     add("--prefix", default="model_", help="of the checkpoints' names, before the epoch (model_)")
     add("--suffix", default=".t7", help="after the epoch (.t7)")
     add("--start_epoch", type=natural_int, default=0, help="first epoch (0)")
-    add("--max_epoch", type=natural_int, default=300,
-        help="last epoch (300); the last checkpoint up to it is the origin, whatever --save_epoch")
+    add("--max_epoch", type=natural_int, default=None,
+        help="last epoch (300; with --checkpoints the last); the last checkpoint up to it is the "
+             "origin, whatever --save_epoch")
     add("--save_epoch", type=positive_int, default=1,
         help="take every so many epochs, where they exist (1)")
     add("--trust_pickle", action="store_true",
         help="read checkpoints and saved loaders with pickle, which RUNS THE CODE that they hold")
+    add("--checkpoint_key", default="", metavar="KEY",
+        help="which weights of a file that has several, such as state_dict_ema")
 
 
 def plane_flags(add):
@@ -105,7 +113,9 @@ def evaluation_flags(add):
         help="which of the K parts, 0 to K-1 (0)")
     add("--trainloader", default="", metavar="FILE", help="saved training tensors to use instead")
     add("--loss_name", "-l", default="crossentropy",
-        help=f"{', '.join(LOSSES)}, torch.nn:Name or FILE.py:function (crossentropy)")
+        help=f"{', '.join(LOSSES)}, {OWN_LOSS_NAME}, torch.nn:Name or FILE.py:name (crossentropy)")
+    add("--noise_seed", type=natural_int, metavar="N",
+        help="random numbers that network or loss draw begin with N at every evaluation")
     add("--batch_size", type=positive_int, default=128, help="minibatch size (128)")
     add("--precision", default="", choices=list(PRECISIONS),
         help="fp32, tf32 or bf16 (default: what torch does on the device)")
@@ -133,7 +143,7 @@ def names_for_legend(labels, own_labels):
             f"expected one of --labels per run, got {len(own_labels)} for {len(labels)} runs"
         )
     if not own_labels and len(labels) > 1:
-        return labels
+        return [plain_text(label) for label in labels]
     return own_labels
 
 
@@ -154,13 +164,14 @@ def main(argv=None):
     # the checkpoints, and the files that will hold their plane and their path on it
     runs = find_runs(
         args.model_folder, args.prefix, args.suffix, args.start_epoch, args.max_epoch,
-        args.save_epoch,
+        args.save_epoch, args.checkpoints,
     )  # fmt: skip
-    labels = run_labels(args.model_folder)
+    folders = [run.folder for run in runs]
+    labels = run_labels(folders)
     names = names_for_legend(labels, args.labels)
     dir_file = args.dir_file or pca_file_name(
-        common_folder(args.model_folder), args.dir_type, args.ignore, args.save_epoch,
-        labels if len(runs) > 1 else (),
+        common_folder(folders), args.dir_type, args.ignore, args.save_epoch,
+        labels if len(runs) > 1 else (), args.checkpoint_key,
     )  # fmt: skip
     proj_files = projection_file_names(dir_file, labels)
     check_output_places(dir_file, proj_files, chosen=bool(args.dir_file))
@@ -174,14 +185,21 @@ def main(argv=None):
             args.trainloader,
         )  # fmt: skip
         hardware = Hardware(args.cuda, batch_size=args.batch_size, precision=args.precision)
-        loss = TrainingLoss.load(data, hardware, args.loss_name, args.trust_pickle)
-    path = open_path(runs, architecture, args.dir_type, args.trust_pickle)
+        loss = TrainingLoss.load(
+            data, hardware, args.loss_name, args.trust_pickle, args.noise_seed
+        )
+    path = open_path(runs, architecture, args.dir_type, args.trust_pickle, args.checkpoint_key)
     if loss:
-        loss = loss.fitted_to(load_net(architecture, path.origin_file, args.trust_pickle))
+        net = load_net(
+            architecture, path.origin_file, args.trust_pickle, args.checkpoint_key, quiet=True
+        )
+        loss = loss.fitted_to(net)
 
     # the plane, and the path on it; all is checked before the first file is written
     directions = find_plane(dir_file, path, args.ignore, chosen=bool(args.dir_file))
     made_from = path.provenance | {"model": str(architecture)} | circumstances()
+    if {run.unit for run in runs} == {"step"}:  # what the numbers of the checkpoints count
+        made_from["unit"] = "step"
     plane = made_from | {"directions": directions_hash(directions)}
     surface, surf_name = None, args.surf_name
     if args.surf_file:

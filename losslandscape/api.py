@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from losslandscape import scheduler
-from losslandscape.criteria import choose_metric
-from losslandscape.data.splits import apply, as_split, each
+from losslandscape import scheduler, vetting
+from losslandscape.copies import independent_copy
+from losslandscape.data.splits import as_split
 from losslandscape.errors import InputError
 from losslandscape.evaluator import Evaluator
 from losslandscape.files.grid import Grid, Surface, limits
 from losslandscape.files.layouts import Directions
+from losslandscape.fitting import Fit, fit_to_data
+from losslandscape.messages import say
 from losslandscape.weight_space import (
     IGNORES,
     NORMS,
@@ -120,46 +122,96 @@ def losses(
     batch_size: int | None = None,
     precision: str = "",
     name: str = "train",
+    noise_seed: int | None = None,
 ) -> Measure:
     """A measure for `surface`: mean loss, and metric, of a network over data, as fast as the bare network.
 
     Args:
         inputs: tensor (N, ...), or a tuple or dict of them; or, without targets, a data set or batches.
         targets: tensor (N, ...).
-        loss_name: 'crossentropy', 'mse', 'torch.nn:Name', 'FILE.py:function', or a function(output, targets) that gives
-            one number per sample, (B,), or the mean of the batch.
-        metric: 'accuracy', 'none' or 'FILE.py:function'; '' is accuracy where the targets are classes.
-        batch_size: None measures which is fastest.
+        loss_name: 'crossentropy', 'mse', 'model' (the loss that the network computes itself, which is also taken in
+            place of 'crossentropy' where there is one), 'torch.nn:Name', 'FILE.py:name', an instance of a loss of
+            torch.nn, or a function(output, targets) or (output, targets, net) that gives one number per sample, (B,),
+            or the mean of the batch.
+        metric: 'accuracy', 'none' or 'FILE.py:name'; '' is accuracy where the targets are classes.
+        batch_size: None measures which is fastest. Losses that are no mean over samples need one.
         precision: 'fp32', 'tf32' or 'bf16'; '' is what torch does on the device.
         name: of the data, in the names of the results.
+        noise_seed: of the random numbers that network or loss draw: the same ones at every point.
 
     Returns:
         function(net) -> {NAME_loss: mean loss, NAME_acc: percent}.
 
     Raises:
-        InputError: where data or loss can't be used.
+        InputError: where data or loss can't be used; at the first network that is measured, where they don't go
+            together with it.
     """
     split = as_split(inputs if targets is None else (inputs, targets), "the data")
-    prepared: dict[int, tuple[nn.Module, Evaluator]] = {}
-
-    def measure(net: nn.Module) -> dict[str, float]:
-        if id(net) not in prepared:
-            chosen = metric_for(net, split, metric)
-            evaluator = Evaluator([net], {name: split}, loss_name, batch_size, precision, chosen)
-            prepared.clear()
-            prepared[id(net)] = net, evaluator
-        return prepared[id(net)][1]([name])
-
-    return measure
+    return LossMeasure({name: split}, loss_name, metric, batch_size, precision, noise_seed)
 
 
-def metric_for(net: nn.Module, split: Any, metric: str) -> str:
-    """The metric to evaluate, seen from what the network gives for two samples."""
-    device = next(net.parameters()).device
-    inputs, targets = next(iter(split.batches(2)))
-    with torch.no_grad():
-        output = apply(net, each(inputs, lambda tensor: tensor[:2].to(device)))
-    return choose_metric(metric, output, targets[:2].to(device))
+class LossMeasure:
+    """What `losses` returns: function(net) -> {name: number}, prepared for the network of the last call.
+
+    plain: without folded batch norm, channels-last memory and CUDA graphs.
+    """
+
+    def __init__(self, data, loss, metric, batch_size, precision, noise_seed):
+        self._data, self._loss, self._metric = data, loss, metric
+        self._batch_size, self._precision, self._noise_seed = batch_size, precision, noise_seed
+        self.plain = False
+        self._net: nn.Module | None = None
+        self._fit: Fit | None = None
+        self._evaluator: Evaluator | None = None
+
+    def __call__(self, net: nn.Module) -> dict[str, float]:
+        fit = self._fit_to(net)
+        if self._evaluator is None:
+            self._evaluator = fit.evaluator([net], self._data, self._batch_size, self._precision, plain=self.plain)
+        return self._evaluator(list(self._data))
+
+    def _fit_to(self, net):
+        """What was found out about this network and the data."""
+        if self._net is not net:
+            fit = fit_to_data(net, self._data, self._loss, self._metric, self._batch_size, self._noise_seed)
+            for remark in fit.remarks:
+                say(f"note: {remark}")
+            self._net, self._fit, self._evaluator = net, fit, None
+        return self._fit
+
+    def vet(self, net, copy_of_net, plane, directions, dir_type, grid):
+        """See that the losses of the network that `plane` moves are its own; see vetting.py.
+
+        copy_of_net: a copy, made before. Raises InputError where they are not.
+        """
+        fit = self._fit_to(net)
+        samples = vetting.vetted_samples(self._data)
+        batch_size = self._batch_size or vetting.VETTED_SAMPLES
+        precision = "bf16" if self._precision == "bf16" else "fp32"  # differences of TF32 would hide others
+
+        def evaluator(network, precision, plain):
+            return fit.evaluator([network], samples, batch_size, precision, plain=plain)
+
+        plain = vetting.needs_plain_passes(vetting.Vetting(
+            moved=lambda plain: ([plane], evaluator(net, precision, plain)),
+            build=lambda: independent_copy(copy_of_net),
+            evaluate=lambda network, precision: evaluator(network, precision, plain=True),
+            precision=precision,
+            axes=directions,
+            dir_type=dir_type,
+            grid=grid,
+            splits=list(self._data),
+        ))
+        if plain != self.plain:
+            self.plain, self._evaluator = plain, None
+
+
+def copy_before_passes(net: nn.Module) -> nn.Module | None:
+    """A copy of a network in eval mode, or None where it can't be copied."""
+    try:
+        return independent_copy(net).eval()
+    except Exception:  # whatever a user's network raises
+        return None
 
 
 def surface(
@@ -189,7 +241,8 @@ def surface(
         Surface: `surface.grid`, `surface.values["train_loss"]` (ny, nx), row = y.
 
     Raises:
-        InputError: where the directions don't fit the network, or the measure gives no numbers.
+        InputError: where the directions don't fit the network, where the measure gives no numbers, or where the losses
+            at some points of the grid would not be the network's own, because it keeps something between two passes.
     """
     grid = Grid(coordinates("x", x), None if y is None else coordinates("y", y))
     check_shapes("the directions", directions, net, dir_type, need_y=y is not None)
@@ -197,9 +250,12 @@ def surface(
     points = np.concatenate(scheduler.coarse_to_fine(grid.shape)).tolist()
     hidden = None if progress else True  # None: hidden where there is no terminal
     values: dict[str, np.ndarray] = {}
+    copy_of_net = copy_before_passes(net) if isinstance(measure, LossMeasure) else None
     with as_it_was(net, dir_type), torch.no_grad():
         net.eval()
         plane = WeightPlane(net, directions, dir_type)
+        if copy_of_net is not None:
+            measure.vet(net, copy_of_net, plane, directions, dir_type, grid)
         for point in tqdm(points, unit="point", disable=hidden, leave=False):
             plane.place(*grid.point(point))
             for name, value in numbers_from(measure, net).items():

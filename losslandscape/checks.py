@@ -12,15 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from losslandscape.criteria import LOSSES, choose_metric, logits_of, loss_function, metric_function
-from losslandscape.data.splits import Batches, Split, apply, each, shapes
-from losslandscape.errors import InputError
-from losslandscape.evaluator import check_repeatable, norms_of
+from losslandscape.criteria import OWN_LOSS_NAME
+from losslandscape.data.splits import samples_in, to_device
+from losslandscape.devices import dtype_of
+from losslandscape.evaluator import norms_of
+from losslandscape.noise import begin_streams, undisturbed
+from losslandscape.outputs import call_network, full_precision, own_loss_in
+from losslandscape.own_loss import target_argument
 
 PART_SECONDS = 0.25  # of one evaluation on the part of the data that the checks take
 FULL_CENTRE_SECONDS = 20.0  # of the evaluation on all data, beyond which the centre too is measured on the part
 COARSE_POINTS = {1: 13, 2: 7}  # per axis of the coarse picture, by the number of dimensions
 WARM_UP_SAMPLES = 64
+PLAIN_SAMPLES = 256  # that are evaluated without any of our means, at most
+# how far that may be away, relative to the loss, by the precision of the evaluation
+PLAIN_TOLERANCES = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Subject:
     points: int  # of the full run, all repeats together
     ranks: int
     vmax: float  # the highest contour of the picture
+    measurement: object  # LossMeasurement, fitted to network and data
+    precision: str = "fp32"  # a key of PLAIN_TOLERANCES
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,11 @@ class DataPart:
 
 def all_checks(subject):
     """Yield (verdict, words) of all checks."""
-    yield from check_network(subject.net)
+    yield from check_network(subject.net, subject.measurement.fit)
     yield from check_normalization(subject.recipe)
+    yield from loss_in_words(subject.measurement)
     part = choose_part(subject)
+    yield from check_plainly(subject)
     yield from check_centre(subject, part)
     yield from check_range(subject, part)
     yield from check_step(subject, part)
@@ -77,13 +87,15 @@ def print_report(subject):
 # ---------------------------------------------------------------- network and directions
 
 
-def check_network(net):
+def check_network(net, fit):
     """Does the network repeat itself, and has its batch norm seen data?"""
     training = [name or "the network" for name, module in net.named_modules() if module.training]
     if training:
         yield "look", f"{training[0]} is in train mode: dropout and batch norm change the loss from pass to pass"
+    elif fit.noise_seed is None:
+        yield "ok", "the network is in eval mode, and network, loss and metric repeat themselves"
     else:
-        yield "ok", "the network is in eval mode and repeats itself"
+        yield "ok", f"what draws random numbers draws the same ones at every point (--noise_seed {fit.noise_seed})"
 
     norms = norms_of(net)
     untrained = [norm for norm in norms if (norm.running_mean == 0).all() and (norm.running_var == 1).all()]
@@ -132,6 +144,97 @@ def choose_part(subject):
     return DataPart(data, subject.build(data), seconds_per_sample)
 
 
+# ---------------------------------------------------------------- the loss
+
+
+def loss_in_words(measurement):
+    """What the loss is, and what it depends on."""
+    fit = measurement.fit
+    words = f"the loss is {measurement.loss_name}"
+    if fit.loss.name == OWN_LOSS_NAME:
+        words = "the loss is the network's own"
+    if fit.loss.formula:
+        words += f": {fit.loss.formula}"
+    if not fit.batches:
+        yield "ok", f"{words}; it does not depend on the batch size"
+    else:
+        yield "note", f"{words}; it depends on the batches: {fit.batches}"
+    if fit.metric is not None and fit.metric.formula:
+        yield "note", f"{fit.metric.name}: {fit.metric.formula}"
+    for remark in fit.remarks:
+        yield "note", remark
+
+
+@torch.no_grad()
+def check_plainly(subject):
+    """Is the loss of a few samples what the network gives for them by itself, unfolded and in one pass?
+
+    Where the network computes a loss of its own, is it that one?
+    """
+    subject.plane.place(0.0)
+    fit, tolerance = subject.measurement.fit, PLAIN_TOLERANCES[subject.precision]
+    for name, split in first_samples(subject.data, PLAIN_SAMPLES).items():
+        evaluated = subject.build({name: split})([name])[f"{name}_loss"]
+        plain, own = plain_losses(subject.net, split, fit)
+        beside = f"the loss of {len(split)} {name} samples: {evaluated:.7g}"
+
+        others = [("the network as it is, in one pass", plain)]
+        if own is not None:
+            others.append(("the network's own loss", own))
+        for words, other in others:
+            if not math.isfinite(other) or abs(evaluated - other) <= tolerance * max(abs(other), 1e-6):
+                yield "ok", f"{beside}; {words}: {other:.7g}"
+            else:
+                yield "look", f"{beside}; {words}: {other:.7g}; they should be the same"
+
+
+def plain_losses(net, split, fit):
+    """(loss by the network as it is, mean of its own losses or None) over a few samples.
+
+    All samples in one batch, except where the results depend on the batches.
+    """
+    device, dtype = next(net.parameters()).device, dtype_of(net)
+
+    def ready(tensor):
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    batch_size = fit.batch_size or len(split)
+    sums, weights, own_losses = [], [], []
+    with undisturbed([device]):
+        if fit.noise_seed is not None:
+            begin_streams(fit.noise_seed)
+        for inputs, targets in split.batches(batch_size):
+            inputs, targets = to_device(inputs, device, ready), to_device(targets, device)
+            output = call_network(net, inputs, targets, fit.loss.targets_as)
+            if isinstance(output, torch.Tensor):
+                output = full_precision(output)
+            sums.append(float(fit.loss.sums(output, targets, net).double().sum()))
+            of_samples = fit.loss.weights(targets)
+            weights.append(samples_in(targets) if of_samples is None else float(of_samples.double().sum()))
+            if fit.loss.name == OWN_LOSS_NAME:
+                own_losses.append(own_loss_of(net, split, inputs, targets))
+
+    # that of several batches is another mean
+    own = own_losses[0] if len(own_losses) == 1 else None
+    return sum(sums) / sum(weights), own
+
+
+def own_loss_of(net, split, inputs, targets):
+    """The loss that the network itself computes of a batch."""
+    argument = target_argument(net, split.target_name, inputs)
+    return float(own_loss_in(call_network(net, inputs, targets, argument)))
+
+
+def tolerance_name(precision):
+    """The key of PLAIN_TOLERANCES of a precision as it is recorded."""
+    if precision in PLAIN_TOLERANCES:
+        return precision
+    return "tf32"  # torch's default on CUDA
+
+
+# ---------------------------------------------------------------- the data
+
+
 def number_of_samples(data):
     return sum(len(split) for split in data.values())
 
@@ -140,16 +243,7 @@ def first_samples(data, count):
     """The first `count` samples of every split (whole batches, where it comes in batches)."""
     part = {}
     for name, split in data.items():
-        if isinstance(split, Split):
-            part[name] = split.part(slice(0, count))
-            continue
-        batches, samples = [], 0
-        for inputs, targets in split.batches():
-            batches.append((inputs, targets))
-            samples += len(targets)
-            if samples >= count:
-                break
-        part[name] = Batches(batches, samples, held=True)
+        part[name] = split.first(count)
     return part
 
 
@@ -316,72 +410,3 @@ def estimate_cost(subject, seconds_per_sample):
         duration = f"{seconds / 3600:.1f} h"
     ranks = "1 rank" if subject.ranks == 1 else f"{subject.ranks} ranks"
     return "note", f"the full run: {subject.points} points, about {duration} on {ranks} like this one"
-
-
-# ---------------------------------------------------------------- at every run, before its first point
-
-
-def first_line(error):
-    """The first line of what an exception says, or its type."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def check_fit(net, data, loss_name, metric_name="", tell=True):
-    """The name of the metric to evaluate; raises InputError unless network, data and loss fit, and repeat themselves.
-
-    data: {split: Split or Batches}; eight samples of each are tried. metric_name: as --metric, '' for accuracy where
-    the targets are classes. tell: say in a warning what is no error.
-    """
-    metric = metric_name
-    loss = loss_function(loss_name)
-    own_dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
-
-    for name, split in data.items():
-        inputs, targets = next(iter(split.batches(8)))
-        inputs = each(inputs, lambda t: t[:8].to(own_dtype if t.is_floating_point() else t.dtype))
-        targets = targets[:8]
-
-        output = output_for(net, inputs, name)
-        check_labels(output, split, name, loss_name)
-        check_repeatable(net, inputs, output, tell)
-
-        # the loss takes what the network gives
-        try:
-            loss(output, targets)
-        except (RuntimeError, IndexError, TypeError, AttributeError) as error:
-            raise InputError(f"expected outputs and targets for --loss_name {loss_name}, but it fails on them "
-                             f"({first_line(error)}); check --loss_name (torch.nn:MSELoss for numbers)") from None
-
-        # and so does the metric
-        metric = choose_metric(metric, output, targets)
-        measure = metric_function(metric)
-        if measure is not None:
-            measure(output, targets)
-    return metric
-
-
-def output_for(net, inputs, split_name):
-    """What the network gives for a few samples; raises InputError where it fails on them."""
-    try:
-        with torch.no_grad():
-            return apply(net, inputs)
-    except Exception as error:  # a network of the user's may raise anything
-        shape = tuple(inputs.shape[1:]) if isinstance(inputs, torch.Tensor) else shapes(inputs)
-        raise InputError(f"expected a network for inputs of shape {shape} ({split_name} set), but it fails on them "
-                         f"({first_line(error)}); check --model and --dataset") from None
-
-
-def check_labels(output, split, split_name, loss_name):
-    """Raises InputError where a label is beyond the network's outputs."""
-    if loss_name not in LOSSES or isinstance(split, Batches):
-        return
-    logits = logits_of(output)
-    targets = split.targets
-    if targets.dim() != 1 or logits.dim() != 2 or targets.is_floating_point():
-        return
-
-    largest, classes = int(targets.max()), logits.shape[1]
-    if largest >= classes:
-        raise InputError(f"expected labels below {classes}, the number of outputs of the network, got {largest} "
-                         f"in the {split_name} set; check --dataset and --model_file")

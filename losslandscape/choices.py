@@ -23,8 +23,12 @@ BATCH_SIZE_BEFORE_CALIBRATION = 128
 
 
 def choose(kind, flags):
-    """An instance of the dataclass `kind` from a dict that has, among others, its fields."""
-    return kind(**{entry.name: flags[entry.name] for entry in fields(kind)})
+    """An instance of the dataclass `kind` from a dict that has, among others, its fields.
+
+    Fields whose metadata say {"flag": False} are left at their default.
+    """
+    names = [entry.name for entry in fields(kind) if entry.metadata.get("flag", True)]
+    return kind(**{name: flags[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class NetworkChoice:
     model_file2: str = ""
     model_file3: str = ""
     trust_pickle: bool = False
+    checkpoint_key: str = ""  # which weights of a file that has several
 
     @cached_property
     def architecture(self):
@@ -127,13 +132,14 @@ class NetworkChoice:
             return os.path.join(self.model_folder, user_code.label(self.model))
         return self.path(self.model_file)
 
-    def load(self):
-        """The network at the origin, in eval mode, on the CPU."""
-        return load_net(self.architecture, self.path(self.model_file), self.trust_pickle)
+    def load(self, quiet=False):
+        """The network at the origin, in eval mode, on the CPU; quiet: nothing is said of its file."""
+        return load_net(
+            self.architecture, self.path(self.model_file), self.trust_pickle, self.checkpoint_key, quiet)
 
     def load_other(self, path, net):
         """The network at `path`; raises InputError unless its tensors have the shapes of those of `net`."""
-        other = load_net(self.architecture, path, self.trust_pickle)
+        other = load_net(self.architecture, path, self.trust_pickle, self.checkpoint_key)
         own_shapes, other_shapes = (
             [tuple(tensor.shape) for tensor in tensors_of(network, "states")] for network in (net, other))
         if own_shapes != other_shapes:
@@ -170,7 +176,9 @@ class DirectionChoice:
         y = None
         if two_axes:
             y = Axis(self.ynorm, self.yignore, network.path(network.model_file3))
-        return Recipe(network.origin, x, y, self.dir_type, self.same_dir, idx, self.params, self.freeze)
+        return Recipe(
+            network.origin, x, y, self.dir_type, self.same_dir, idx, self.params, self.freeze,
+            network.checkpoint_key)
 
 
 @dataclass(frozen=True)

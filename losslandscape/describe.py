@@ -65,7 +65,7 @@ def describe(path):
     else:
         raise InputError(
             "expected a direction, surface or projection file, "
-            f"found {sorted(names)[:5]} in {path}; is this the right file?")
+            f"found {sorted(names)[:5]} in {path}; name another one")
     lines += provenance_in_words(provenance)
     return "\n".join(printable(line, math.inf) for line in lines)
 
@@ -114,7 +114,8 @@ def directions_in_words(directions):
 
     for letter, axis in zip("xy", axes, strict=False):
         size = sum(array.size for array in axis)
-        squares = [np.square(np.asarray(array, float)).sum() for array in axis]
+        with np.errstate(all="ignore"):  # any number may stand in a file
+            squares = [np.square(np.abs(array).astype(float)).sum() for array in axis]
         norm = sum(squares) ** 0.5
         lines.append(f"  {letter}  {len(axis)} tensors, {size} numbers, norm {norm:.6g}")
 
@@ -163,7 +164,7 @@ def main(argv=None):
     parser = Parser(description="Say what a direction, surface or projection file is.")
     parser.add_argument("files", nargs="+", metavar="FILE")
     for path in parser.parse_args(argv).files:
-        answer(f"{path}\n{describe(path)}")
+        answer(f"{printable(path, math.inf)}\n{describe(path)}")
 
 
 if __name__ == "__main__":

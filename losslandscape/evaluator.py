@@ -7,21 +7,35 @@
 The data lie on the device, normalized, in a fixed order, and are sliced into batches. Batch norm is
 folded into the convolutions (folding.py), activations are channels-last where the network bears it.
 The losses of the samples stay on the device and are reduced once, in float64: one synchronization
-per evaluation, however many batches there are.
+per evaluation, however many batches there are. Their sum is divided by what the samples weigh
+together (criteria.py), which is known beforehand.
 
 Training, and the centre of a surface, get their numbers from here: on the same data they agree bit
 for bit.
 """
 
+import contextlib
 import math
-import sys
 import time
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from losslandscape.criteria import logits_of, loss_function, metric_function, result_names
-from losslandscape.data.splits import Batches, Split, apply, each, leaves
+from losslandscape.criteria import (
+    loss_criterion,
+    metric_criterion,
+    name_of_metric,
+    result_names,
+    total_weight,
+)
+from losslandscape.data.splits import (
+    Batches,
+    Split,
+    each,
+    leaves,
+    samples_in,
+    to_device,
+)
 from losslandscape.devices import (
     PRECISIONS,
     batch_sizes_to_try,
@@ -35,6 +49,8 @@ from losslandscape.devices import (
 )
 from losslandscape.errors import InputError
 from losslandscape.folding import fold
+from losslandscape.noise import begin_streams, undisturbed
+from losslandscape.outputs import call_network, full_precision
 
 # batch sizes that a calibration tries
 CALIBRATED = {"cpu": (32, 64, 128), "cuda": (256, 512, 1024, 2048)}
@@ -49,20 +65,27 @@ BN_BATCH = 128  # fixed: the statistics must not depend on the batch size that i
 class EvaluationShard:
     """One network on one device, and its share of each split.
 
-    loss, metric: (output, targets) -> (B,); metric may be None. precision: a key of PRECISIONS.
+    loss, metric: Criterion; metric may be None. precision: a key of PRECISIONS.
     resident: keep the data on the device (default: if they fit there).
+    plain: the network runs as it is: no folding, channels-last memory or CUDA graphs.
     """
 
-    def __init__(self, net, splits, loss, metric, precision, resident=None):
-        self.net, self.loss, self.metric = net, loss, metric
+    def __init__(self, net, splits, loss, metric, precision, resident=None, plain=False):
+        self.net = net
         self.device = next(net.parameters()).device
+        self.loss = loss.to(self.device)
+        self.metric = metric
+        if metric is not None:
+            self.metric = metric.to(self.device)
         self.dtype, self.allow_tf32 = PRECISIONS[precision]
+        self.plain = plain
         self.memory_format = torch.contiguous_format
         self.folded = None
         self._passes = {}  # (split, batch size) -> the function that runs it
 
         first = next(iter(splits.values()))
-        if isinstance(first, Split) and isinstance(first.inputs, torch.Tensor):
+        is_tensor = isinstance(first, Split) and isinstance(first.inputs, torch.Tensor)
+        if is_tensor and not loss.targets_as and not plain:
             self._choose_fast_forms(first.inputs[:4])
 
         # a folded network takes the dtype of its convolutions; for others autocast converts
@@ -87,14 +110,14 @@ class EvaluationShard:
         self.folded = fold(self.net, example, self.dtype)
 
     def _prepared(self, split):
-        """The split as it is sliced: on the device or in pinned memory. Batches stay as they are."""
+        """The split as it is sliced, on the device or in pinned memory; Batches as they are."""
         if not isinstance(split, Split):
             return split
         home = self.device if self.resident else torch.device("cpu")
         inputs = each(split.inputs, lambda t: self._ready(t, home))
         if home != self.device:
             inputs = each(inputs, torch.Tensor.pin_memory)
-        return Split(inputs, split.targets.to(self.device))
+        return Split(inputs, each(split.targets, lambda t: t.to(self.device)))
 
     def _dtype_for(self, tensor):
         if tensor.is_floating_point():
@@ -113,24 +136,27 @@ class EvaluationShard:
         tensor = tensor.to(device, self._dtype_for(tensor), non_blocking=True)
         return tensor.contiguous(memory_format=memory_format)
 
-    def forward(self, inputs):
-        """The network's output for inputs that are ready on the device."""
+    def forward(self, inputs, targets=None):
+        """The network's output for inputs that are ready on the device.
+
+        targets: for networks that get them in the call.
+        """
         if self.folded:
             return self.folded(inputs)
         if self.dtype:
             with torch.autocast(self.device.type, self.dtype):
-                return apply(self.net, inputs)
-        return apply(self.net, inputs)
+                return call_network(self.net, inputs, targets, self.loss.targets_as)
+        return call_network(self.net, inputs, targets, self.loss.targets_as)
 
     def measure(self, inputs, targets):
-        """(losses (B,), metrics (B,) or None) of a batch."""
-        output = self.forward(inputs)
+        """(sums of the loss (B,), of the metric (B,) or None) of a batch."""
+        output = self.forward(inputs, targets)
         if isinstance(output, torch.Tensor):
-            output = output.float()  # (B, classes)
-        losses = self.loss(output, targets)
+            output = full_precision(output)  # (B, classes)
+        losses = self.loss.sums(output, targets, self.net)
         metrics = None
         if self.metric is not None:
-            metrics = self.metric(output, targets)
+            metrics = self.metric.sums(output, targets, self.net)
         return losses, metrics
 
     def launch(self, name, batch_size, idle):
@@ -158,34 +184,50 @@ class EvaluationShard:
                     inputs = each(
                         split.inputs,
                         lambda t, batch=batch: t[batch].to(self.device, non_blocking=True))
-                    losses[batch], batch_metrics = self.measure(inputs, split.targets[batch])
+                    targets = each(split.targets, lambda t, batch=batch: t[batch])
+                    losses[batch], batch_metrics = self.measure(inputs, targets)
                     if batch_metrics is not None:
                         metrics[batch] = batch_metrics
                     idle()
             return torch.stack([losses.double().sum(), metrics.double().sum()])
 
-        if self.device.type == "cuda" and self.resident:
-            return captured(run, self.device)
+        if self.device.type == "cuda" and self.resident and not self.plain:
+            return captured(run, self.device, self.net)
         return run
 
     def add_batch(self, sums, inputs, targets):
-        """Add the sums over one batch, which comes from the CPU, to `sums` (2,) float64."""
+        """Add what one batch, which comes from the CPU, gives to `sums` (4,) float64.
+
+        They are the sum of losses, of the metric, and what the samples weigh in both.
+        """
         with tf32(self.allow_tf32):
-            inputs = each(inputs, lambda t: self._ready(t, self.device))
-            targets = targets.to(self.device, non_blocking=True)
+            inputs = to_device(inputs, self.device, lambda t: self._ready(t, self.device))
+            targets = to_device(targets, self.device)
             losses, metrics = self.measure(inputs, targets)
             sums[0] += losses.double().sum()
+            sums[2] += weight_of_batch(self.loss, targets)
             if metrics is not None:
                 sums[1] += metrics.double().sum()
+                sums[3] += weight_of_batch(self.metric, targets)
 
     def seconds_per_sample(self, split, batch_size):
         """The time of one forward pass over the first `batch_size` samples, per sample."""
         start = time.perf_counter()
         with tf32(self.allow_tf32):
-            self.forward(each(split.inputs, lambda t: t[:batch_size].to(self.device)))
+            self.forward(
+                each(split.inputs, lambda t: t[:batch_size].to(self.device)),
+                each(split.targets, lambda t: t[:batch_size]))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return (time.perf_counter() - start) / batch_size
+
+
+def weight_of_batch(criterion, targets):
+    """What the samples of a batch weigh together, a number or a tensor of one."""
+    weights = criterion.weights(targets)
+    if weights is None:
+        return samples_in(targets)
+    return weights.double().sum()
 
 
 # ---------------------------------------------------------------- all devices
@@ -196,33 +238,60 @@ class Evaluator:
 
     nets: one network in eval mode per device; the devices share every split evenly.
     splits: {name: Split or Batches}.
-    loss_name, metric, precision: see loss_function, metric_function, PRECISIONS.
+    loss, metric: Criterion, or the name of one: see loss_criterion, metric_criterion.
+    precision: a key of PRECISIONS.
     batch_size: None picks one by measuring; Batches have their own.
     bn: 'recalibrate' sets the batch-norm statistics from the train split before each evaluation
         (see recalibrate), 'frozen' leaves them.
+    fixed_batches: the results depend on the batch size, which can't be changed any more.
+    noise_seed: of the random numbers that network, loss or metric draw: every pass over a split
+        begins with it, and draws the same ones. Afterwards the streams are as before.
+    plain: without folding, channels-last memory and CUDA graphs.
 
     `note` says in words where the data are. Raises InputError where these don't go together.
     """
 
-    def __init__(self, nets, splits, loss_name="crossentropy", batch_size=128, precision="",
-                 metric="accuracy", bn="frozen"):
-        if bn == "recalibrate" and len(nets) > 1:
-            raise InputError(
-                f"expected --ngpu 1 with --bn recalibrate, got {len(nets)}: the statistics are of "
-                "whole batches; start more ranks instead")
+    def __init__(self, nets, splits, loss="crossentropy", batch_size=128, precision="",
+                 metric="accuracy", bn="frozen", fixed_batches=False, noise_seed=None,
+                 plain=False):
+        refuse_several(nets, bn, noise_seed)
         keep_memory()
-        self._counts = {name: len(split) for name, split in splits.items()}
-        self._metric, self._bn = metric, bn
-        loss, measure = loss_function(loss_name), metric_function(metric)
+        self._loss, self._metric = loss_criterion(loss), metric_criterion(metric)
+        self._metric_name = name_of_metric(self._metric)
+        self._bn, self._noise_seed = bn, noise_seed
+        self._weights = self._weights_of(splits)
 
+        self._fixed_batches = fixed_batches
+        unit = batch_size if fixed_batches else 1  # whole batches on every device
         self._shards = []
         with torch.no_grad():
             for i, net in enumerate(nets):
-                shares = {name: share(split, i, len(nets)) for name, split in splits.items()}
-                self._shards.append(EvaluationShard(net, shares, loss, measure, precision))
+                shares = {name: share(split, i, len(nets), unit) for name, split in splits.items()}
+                self._shards.append(EvaluationShard(
+                    net, shares, self._loss, self._metric, precision,
+                    plain=plain or noise_seed is not None))
 
-        self.batch_size = batch_size or self.calibrate()
+        self._batch_size = batch_size or self.calibrate()
         self.note = self._where_data_are(splits.values())
+
+    @property
+    def batch_size(self):
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size):
+        if not self._fixed_batches:
+            self._batch_size = batch_size
+
+    def _weights_of(self, splits):
+        """{split: what its samples weigh in the loss and in the metric}, of those that are held."""
+        weights = {}
+        for name, split in splits.items():
+            if isinstance(split, Split):
+                weights[name] = [
+                    total_weight(criterion, split.targets, len(split))
+                    for criterion in (self._loss, self._metric)]
+        return weights
 
     def _where_data_are(self, splits):
         if any(isinstance(split, Batches) and not split.held for split in splits):
@@ -233,7 +302,7 @@ class Evaluator:
 
     def names(self, split):
         """The names of the results for a split: its loss, and its metric where there is one."""
-        return result_names(self._metric, split)
+        return result_names(self._metric_name, split)
 
     @torch.no_grad()
     def __call__(self, split_names, idle=lambda: None):
@@ -242,36 +311,52 @@ class Evaluator:
         idle() is called between batches. Another metric than accuracy stands under its own name,
         as a mean; see `names`.
         """
-        for shard in self._shards:
-            if self._bn == "recalibrate":
-                recalibrate(shard, idle)
-            if shard.folded:
-                shard.folded.refresh()
-
         # everything is started on every device before the first number is read
-        sums = {name: self._launch(name, idle) for name in split_names}
+        with self._streams_kept():
+            for shard in self._shards:
+                if self._bn == "recalibrate":
+                    self._begin_noise()
+                    recalibrate(shard, idle)
+                if shard.folded:
+                    shard.folded.refresh()
+            sums = {name: self._launch(name, idle) for name in split_names}
         wait_for([shard.device for shard in self._shards], idle)
 
         results = {}
         for name in split_names:
-            of_shards = torch.stack([shard_sums.cpu() for shard_sums in sums[name]])  # (shards, 2)
-            loss, metric = of_shards.sum(0).tolist()
-            if self._metric == "accuracy":
-                metric = 100.0 * metric  # in percent
-            means = [loss / self._counts[name], metric / self._counts[name]]
+            of_shards = torch.stack([shard_sums.cpu() for shard_sums in sums[name]])
+            of_split = of_shards.sum(0)  # (2,), of batches that come one by one (4,)
+            weights = torch.as_tensor(self._weights.get(name, of_split[2:]), dtype=torch.float64)
+            if self._metric_name == "accuracy":
+                of_split[1] *= 100.0  # in percent
+            means = (of_split[:2] / weights).tolist()
 
             # without a metric there is only one name
             for result_name, mean in zip(self.names(name), means, strict=False):
                 results[result_name] = mean
         return results
 
+    def _streams_kept(self):
+        """Where noise is drawn: put the random streams back at the end."""
+        if self._noise_seed is None:
+            return contextlib.nullcontext()
+        return undisturbed([shard.device for shard in self._shards])
+
+    def _begin_noise(self):
+        if self._noise_seed is not None:
+            begin_streams(self._noise_seed)
+
     def _launch(self, name, idle):
-        """The sums (2,) of each shard over a split; batches are dealt out to the shards in turn."""
+        """The sums of each shard over a split: (2,), of Batches (4,).
+
+        Batches are dealt out to the shards in turn.
+        """
+        self._begin_noise()
         split = self._shards[0].splits[name]
         if isinstance(split, Split):
             return [shard.launch(name, self.batch_size, idle) for shard in self._shards]
 
-        sums = [torch.zeros(2, dtype=torch.float64, device=shard.device) for shard in self._shards]
+        sums = [torch.zeros(4, dtype=torch.float64, device=shard.device) for shard in self._shards]
         for number, (inputs, targets) in enumerate(split.batches()):
             i = number % len(self._shards)
             self._shards[i].add_batch(sums[i], inputs, targets)
@@ -280,7 +365,12 @@ class Evaluator:
 
     @torch.no_grad()
     def calibrate(self):
-        """The batch size from which on a larger one gains nothing on this device, measured."""
+        """The batch size from which on a larger one gains nothing on this device, measured.
+
+        Where the results depend on it, it stays what it is.
+        """
+        if self._fixed_batches:
+            return self._batch_size
         shard = self._shards[0]
         held = [split for split in shard.splits.values() if isinstance(split, Split)]
         if not held:
@@ -317,11 +407,29 @@ def larger_batch_pays(shard, split, smaller, larger, smaller_seconds):
     return larger_seconds <= (1 - SMALLEST_GAIN) * smaller_seconds
 
 
-def share(split, i, n):
-    """Part i of n of a split, contiguous. Batches stay together: each pass deals them out."""
+def refuse_several(nets, bn, noise_seed):
+    """Raises InputError where the choices need all data on one device, and there are several."""
+    if len(nets) == 1:
+        return
+    if bn == "recalibrate":
+        raise InputError(
+            f"expected --ngpu 1 with --bn recalibrate, got {len(nets)}: the statistics are of "
+            "whole batches; start more ranks instead")
+    if noise_seed is not None:
+        raise InputError(
+            f"expected --ngpu 1 with --noise_seed, got {len(nets)}: the noise of a pass is one "
+            "stream of random numbers; start more ranks instead")
+
+
+def share(split, i, n, unit=1):
+    """Part i of n of a split, contiguous. Batches stay together: each pass deals them out.
+
+    unit: samples that stay together: a part begins at a multiple of it.
+    """
     if n == 1 or isinstance(split, Batches):
         return split
-    start, end = (round(len(split) * k / n) for k in (i, i + 1))
+    units = math.ceil(len(split) / unit)
+    start, end = (unit * round(units * k / n) for k in (i, i + 1))
     return split.part(slice(start, end))
 
 
@@ -373,10 +481,12 @@ def recalibrate(shard, idle=lambda: None):
 
     try:
         for number, (inputs, targets) in enumerate(split.batches(BN_BATCH)):
-            if number > 0 and isinstance(split, Split) and len(targets) < BN_BATCH:
+            if number > 0 and isinstance(split, Split) and samples_in(targets) < BN_BATCH:
                 continue
             with tf32(shard.allow_tf32):
-                apply(shard.net, each(inputs, ready))
+                call_network(
+                    shard.net, to_device(inputs, shard.device, ready),
+                    to_device(targets, shard.device), shard.loss.targets_as)
             idle()
     finally:
         for norm, (momentum, training) in zip(norms, before, strict=True):
@@ -384,45 +494,6 @@ def recalibrate(shard, idle=lambda: None):
             norm.train(training)
 
 
-# ---------------------------------------------------------------- does it repeat itself?
-
-
-@torch.no_grad()
-def check_repeatable(net, inputs, output, tell=True):
-    """Raises InputError if a second pass over `inputs` does not give `output` again.
-
-    A surface would be noise. tell: warn where the output for a sample depends on the samples beside
-    it.
-    """
-    try:
-        first = logits_of(output)
-        second = logits_of(apply(net, inputs))
-        pair = logits_of(apply(net, each(inputs, lambda t: t[:2])))  # one alone has no variance
-    except (InputError, RuntimeError, ValueError, IndexError):  # an output of a form of its own
-        return
-    scale = float(first.abs().max()) + 1e-30
-
-    def differ(a, b):
-        return a.shape == b.shape and float((a - b).abs().nan_to_num().max()) > 1e-3 * scale
-
-    cause = "dropout or noise without regard to eval mode?"
-    for name, module in net.named_modules():
-        if module.training:
-            cause = f"{name or type(module).__name__} is in train mode"
-            break
-
-    if differ(first, second):
-        raise InputError(
-            "expected the same output from two passes over the same inputs, they differ "
-            f"({cause}); make the network deterministic in eval mode: "
-            "F.dropout(x, training=self.training)")
-    if tell and len(first) > 2 and differ(first[:2], pair):
-        print(
-            "warning: the output for a sample depends on the samples beside it (batch norm in "
-            f"train mode, or without running statistics? {cause}); the surface depends on --batch_size",
-            file=sys.stderr)
-
-
 # until all import these from losslandscape.criteria and losslandscape.devices
-from losslandscape.criteria import LOSSES, METRICS, choose_metric, crossentropy  # noqa: E402, F401
+from losslandscape.criteria import LOSSES, METRICS, crossentropy  # noqa: E402, F401
 from losslandscape.devices import precision_name, slow_precision  # noqa: E402, F401

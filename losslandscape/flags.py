@@ -16,7 +16,7 @@ from losslandscape.choices import (
     choose,
 )
 from losslandscape.command import duration, natural_int, positive_int
-from losslandscape.criteria import LOSSES, METRICS
+from losslandscape.criteria import LOSSES, METRICS, OWN_LOSS_NAME
 from losslandscape.data.datasets import FORMS
 from losslandscape.devices import PRECISIONS
 from losslandscape.files.grid import Grid
@@ -71,15 +71,20 @@ def add_network_flags(parser):
     group.add_argument("--model_file3", default="", metavar="FILE", help="y direction = model_file3 - model_file")
     group.add_argument("--trust_pickle", action="store_true",
                        help="read checkpoints and saved loaders with pickle, which RUNS THE CODE that they hold")
+    group.add_argument("--checkpoint_key", default="", metavar="KEY",
+                       help="which weights of a file that has several, such as state_dict_ema")
 
 
 def add_loss_flags(parser):
     """The flags of measurement.LossMeasurement."""
     group = parser.add_argument_group("loss")
     group.add_argument("--loss_name", "-l", default="crossentropy",
-                       help=f"{', '.join(LOSSES)}, torch.nn:Name or FILE.py:function (crossentropy)")
+                       help=f"{', '.join(LOSSES)}, {OWN_LOSS_NAME} (the network's own), torch.nn:Name or FILE.py:name "
+                            "(crossentropy, or the network's own where it computes one)")
     group.add_argument("--metric", default="",
-                       help=f"{', '.join(METRICS)} or FILE.py:function (accuracy where the targets are classes)")
+                       help=f"{', '.join(METRICS)} or FILE.py:name (accuracy where the targets are classes)")
+    group.add_argument("--noise_seed", type=natural_int, metavar="N",
+                       help="random numbers that network or loss draw are the same at every point: they begin with N")
     group.add_argument("--bn", default="frozen", choices=("frozen", "recalibrate"),
                        help="batch-norm statistics: the checkpoint's, or those of the training data at each point "
                             "(frozen)")

@@ -28,6 +28,7 @@ import numpy as np
 from losslandscape.errors import InputError
 
 TAUS = (0.1, 0.5, 1.0)
+LARGEST = 1e150  # of coordinates: its square, by which curvature divides, is still a number
 EPSILON = 0.2  # reached exactly by the usual grids of 11, 21, 51 and 101 points on [-1, 1]
 
 
@@ -131,7 +132,13 @@ def step_of_axis(axis, letter):
         raise InputError(f"expected at least 2 points along {letter}, got {len(axis)}; "
                          "compute a finer surface")
 
+    if not (np.isfinite(axis).all() and np.abs(axis).max() <= LARGEST):
+        raise InputError(f"expected {letter} coordinates of at most {LARGEST:g}, "
+                         f"got [{axis[0]}, {axis[-1]}]; compute a smaller plot")
     step = (axis[-1] - axis[0]) / (len(axis) - 1)
+    if 0 < step < 1 / LARGEST:
+        raise InputError(f"expected {letter} coordinates at least {1 / LARGEST:g} apart, "
+                         f"got {step:.2g}; compute a larger plot")
     if not (step > 0 and np.allclose(np.diff(axis), step, rtol=1e-6, atol=0)):
         raise InputError(f"expected ascending, evenly spaced {letter} coordinates, "
                          f"got {axis[:3]}...; compute the surface on a regular grid")

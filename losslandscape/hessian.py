@@ -23,8 +23,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call
 
-from losslandscape.criteria import loss_function
-from losslandscape.data.splits import Split, apply, each
+from losslandscape.criteria import loss_criterion, total_weight
+from losslandscape.data.splits import Split, each
 from losslandscape.devices import (
     PRECISIONS,
     batch_sizes_to_try,
@@ -37,6 +37,7 @@ from losslandscape.devices import (
 from losslandscape.errors import InputError
 from losslandscape.evaluator import share
 from losslandscape.lanczos import MAX_PRODUCTS, TOLERANCE, lanczos
+from losslandscape.outputs import call_network
 
 # with respect to which parameters; anything else is a regular expression on their names
 PARAMS = {
@@ -112,10 +113,11 @@ class HessianShard:
     """One network on one device, and its share of the data.
 
     names, shapes, memory_formats: of the parameters of the Hessian, in the network's order.
+    targets_as: the argument of the network that gets the targets in the call, or ''.
     """
 
-    def __init__(self, net, split, params, allow_tf32):
-        self.net, self.allow_tf32 = net, allow_tf32
+    def __init__(self, net, split, params, allow_tf32, targets_as=""):
+        self.net, self.allow_tf32, self.targets_as = net, allow_tf32, targets_as
         named = dict(net.named_parameters())  # tied weights once
         self.device = next(iter(named.values())).device
         self.names = chosen_parameters(named, params)
@@ -146,7 +148,7 @@ class HessianShard:
                 memory_format = images_format
             return tensor.to(home, dtype).contiguous(memory_format=memory_format)
 
-        return Split(each(split.inputs, ready), split.targets.to(self.device))
+        return Split(each(split.inputs, ready), each(split.targets, lambda t: t.to(self.device)))
 
     def parameters(self):
         """{name: tensor} of the parameters as they are now, ready to be differentiated."""
@@ -156,10 +158,18 @@ class HessianShard:
     def on_device(self, inputs):
         return each(inputs, lambda t: t.to(self.device))
 
-    def outputs(self, moving, inputs):
-        """The network's output with `moving`, {name: tensor}, instead of its own parameters."""
-        state = self.fixed | moving
-        return apply(lambda *args, **kwargs: functional_call(self.net, state, args, kwargs), inputs)
+    def outputs_for(self, targets):
+        """outputs(moving, inputs): with `moving`, {name: tensor}, instead of the own parameters."""
+
+        def outputs(moving, inputs):
+            state = self.fixed | moving
+
+            def call(*args, **kwargs):
+                return functional_call(self.net, state, args, kwargs)
+
+            return call_network(call, inputs, targets, self.targets_as)
+
+        return outputs
 
     def parts(self, vector):
         """The parts of a flat vector (n,), in the shapes and memory formats of the parameters."""
@@ -171,19 +181,20 @@ class HessianShard:
         return parts
 
     def launch(self, batch_size, count, loss, one_batch, idle):
-        """Start the sum over the batches of one_batch(parameters, inputs, total).
+        """Start the sum over the batches of one_batch(outputs, parameters, inputs, total).
 
-        total(outputs): the sum of the batch's losses, divided by `count`. Returns one tensor per
-        parameter.
+        outputs: see `outputs_for`. total(output): the sum of the batch's losses, divided by
+        `count`. Returns one tensor per parameter.
         """
         parameters, sums = self.parameters(), None
         with tf32(self.allow_tf32):
             for inputs, targets in self.split.batches(batch_size):
 
                 def total(outputs, targets=targets):
-                    return loss(outputs, targets).sum() / count
+                    return loss.sums(outputs, targets).sum() / count
 
-                results = one_batch(parameters, self.on_device(inputs), total)
+                outputs = self.outputs_for(targets)
+                results = one_batch(outputs, parameters, self.on_device(inputs), total)
                 if sums is None:
                     sums = [result.clone() for result in results]
                 else:
@@ -223,10 +234,12 @@ class Hessian:
 
     nets: one network in eval mode per device, equal weights; the devices share the data.
     split: inputs (N, ...) and targets (N,).
-    loss_name: see criteria.loss_function.
+    loss: a Criterion, or the name of one, see criteria.loss_criterion. Its weights, if it has any,
+        depend on the targets alone: the Hessian is that of sum of sums / sum of weights.
     params: 'weights' (two or more dimensions, the original's choice), 'all', or a regular expression
         that the names of the parameters are searched for.
     precision: '', 'fp32' or 'tf32'.
+    fixed_batches: the loss depends on the batch size, which can't be changed any more.
     product: reverse_over_forward or double_backward (default: the first that the network can do).
 
     A vector has shape (n,), the parameters' order, their dtype, and lies on the first device.
@@ -234,8 +247,8 @@ class Hessian:
     don't go together.
     """
 
-    def __init__(self, nets, split, loss_name="crossentropy", params="weights", batch_size=128,
-                 precision="", product=None):
+    def __init__(self, nets, split, loss="crossentropy", params="weights", batch_size=128,
+                 precision="", product=None, fixed_batches=False):
         check_precision(precision)
         if not isinstance(split, Split):
             raise InputError(
@@ -247,11 +260,16 @@ class Hessian:
 
         keep_memory()
         _, allow_tf32 = PRECISIONS[precision]
-        self._shards = [
-            HessianShard(net, share(split, i, len(nets)), params, allow_tf32)
-            for i, net in enumerate(nets)]
-        self._loss, self._count = loss_function(loss_name), len(split)
-        self.batch_size = batch_size
+        self._loss = loss_criterion(loss)
+        self._count = total_weight(self._loss, split.targets, len(split))
+        unit = batch_size if fixed_batches else 1  # whole batches on every device
+        self._shards = []
+        for i, net in enumerate(nets):
+            part = share(split, i, len(nets), unit)
+            self._shards.append(
+                HessianShard(net, part, params, allow_tf32, self._loss.targets_as))
+        self._loss = self._loss.to(self._shards[0].device)
+        self._batch_size, self._fixed_batches = batch_size, fixed_batches
 
         first = self._shards[0]
         self.device, self.dtype = first.device, first.dtype
@@ -264,6 +282,15 @@ class Hessian:
         self.product = product or self._choose_product()
         self.products = 0  # how many were computed so far
 
+    @property
+    def batch_size(self):
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size):
+        if not self._fixed_batches:
+            self._batch_size = batch_size
+
     def _choose_product(self):
         """The fastest way that this network can do, tried on two samples."""
         shard = self._shards[0]
@@ -275,8 +302,8 @@ class Hessian:
             # torch's own, when its forward mode is first used
             warnings.simplefilter("ignore", FutureWarning)
             reverse_over_forward(
-                shard.outputs, shard.parameters(), shard.parts(self.random),
-                shard.on_device(pair.inputs), lambda z: self._loss(z, pair.targets).sum())
+                shard.outputs_for(pair.targets), shard.parameters(), shard.parts(self.random),
+                shard.on_device(pair.inputs), lambda z: self._loss.sums(z, pair.targets).sum())
             return reverse_over_forward
         return double_backward
 
@@ -287,8 +314,8 @@ class Hessian:
         def product_on(shard):
             parts = shard.parts(vector)
 
-            def one_batch(parameters, inputs, total):
-                return self.product(shard.outputs, parameters, parts, inputs, total)
+            def one_batch(outputs, parameters, inputs, total):
+                return self.product(outputs, parameters, parts, inputs, total)
 
             return one_batch
 
@@ -299,8 +326,8 @@ class Hessian:
 
         def gradient_on(shard):
 
-            def one_batch(parameters, inputs, total):
-                loss = total(shard.outputs(parameters, inputs))
+            def one_batch(outputs, parameters, inputs, total):
+                loss = total(outputs(parameters, inputs))
                 return torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
 
             return one_batch
@@ -308,7 +335,7 @@ class Hessian:
         return self._sum(gradient_on, idle)
 
     def _sum(self, one_batch_on, idle):
-        """Sum over shards and batches of one_batch_on(shard)(parameters, inputs, total), (n,)."""
+        """Sum over shards and batches of one_batch_on(shard)(...), (n,); see HessianShard.launch."""
         of_shards = [
             shard.launch(self.batch_size, self._count, self._loss, one_batch_on(shard), idle)
             for shard in self._shards]
@@ -332,7 +359,12 @@ class Hessian:
         return self.random / self.random.norm() + unit_gradient
 
     def calibrate(self):
-        """The fastest batch size for this network on this device, measured."""
+        """The fastest batch size for this network on this device, measured.
+
+        Where the loss depends on it, it stays what it is.
+        """
+        if self._fixed_batches:
+            return self._batch_size
         count = len(self._shards[0].split)
         candidates = batch_sizes_to_try(PRODUCT_BATCH_SIZES, self.device, count)
         rates = {}  # samples per second
@@ -355,13 +387,14 @@ class Hessian:
         inputs = shard.on_device(batch.inputs)
 
         def total(outputs):
-            return self._loss(outputs, batch.targets).sum()
+            return self._loss.sums(outputs, batch.targets).sum()
 
         times = []
         for _ in range(3):
             start = time.perf_counter()
             with tf32(shard.allow_tf32):
-                self.product(shard.outputs, shard.parameters(), parts, inputs, total)
+                outputs = shard.outputs_for(batch.targets)
+                self.product(outputs, shard.parameters(), parts, inputs, total)
             wait_for([self.device], lambda: None)
             times.append(time.perf_counter() - start)
         return min(times[1:])
@@ -383,13 +416,14 @@ EIGENVALUE_NAMES = ("max_eig", "min_eig", "max_eig_res", "min_eig_res", "eig_con
 class EigenvalueEvaluator:
     """Evaluates the ends of the spectrum of networks as they are at the moment of the call.
 
-    The interface is that of evaluator.Evaluator. nets, split, loss_name, batch_size, precision,
-    params: see Hessian. tol, max_products: see lanczos.
+    The interface is that of evaluator.Evaluator. nets, split, loss, batch_size, precision, params,
+    fixed_batches: see Hessian. tol, max_products: see lanczos.
     """
 
-    def __init__(self, nets, split, loss_name="crossentropy", batch_size=128, precision="",
-                 params="weights", tol=TOLERANCE, max_products=MAX_PRODUCTS):
-        self.hessian = Hessian(nets, split, loss_name, params, batch_size, precision)
+    def __init__(self, nets, split, loss="crossentropy", batch_size=128, precision="",
+                 params="weights", tol=TOLERANCE, max_products=MAX_PRODUCTS, fixed_batches=False):
+        self.hessian = Hessian(
+            nets, split, loss, params, batch_size, precision, fixed_batches=fixed_batches)
         self._tol, self._max_products = tol, max_products
         self.note = f"Hessian over {self.hessian.size} parameters, tolerance {tol:g}"
 

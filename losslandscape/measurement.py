@@ -5,41 +5,56 @@ of losslandscape/run.py. It offers
 
     check_choices(job)           raises InputError where the other choices of a job don't go with it
     splits_read(splits)          the parts of the data that it needs to evaluate `splits`
-    fitted(net, data, tell)      itself, once network and data are known; raises InputError unless they fit
+    fitted(net, data, batch_size, tell)    itself, once network and data are known; raises InputError unless they fit
     names(split)                 the data sets of the surface file that a split fills
-    build(nets, data, hardware)  an evaluator, with a network on each device: evaluator(splits, idle) -> {name: number}
-                                 of the networks as they are then; .batch_size, .calibrate(), .note
+    build(nets, data, hardware, plain)     an evaluator, with a network on each device: evaluator(splits, idle) ->
+                                 {name: number} of the networks as they are then; .batch_size, .calibrate(), .note
     file_name_parts(precision)   (name, value) parts of the surface's file name, where they are not at their defaults
     provenance()                 what must agree before results are put into one file
     centre()                     {name: f(evaluator) -> JSON value}: measured once, at (0, 0), kept in the provenance
     report(surface)              lines for the user when all is done
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from losslandscape import user_code
-from losslandscape.checks import check_fit
 from losslandscape.choices import BATCH_SIZE_BEFORE_CALIBRATION
-from losslandscape.criteria import loss_function, metric_name
+from losslandscape.criteria import OwnFunction, loss_criterion, result_names
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
+from losslandscape.fitting import NOISE_CURE, Fit, fit_to_data
 from losslandscape.hessian import EIGENVALUE_NAMES, PARAMS, EigenvalueEvaluator, check_precision
 from losslandscape.lanczos import MAX_PRODUCTS, TOLERANCE, trace
+from losslandscape.messages import say
+
+MAX_SEED = 2**32 - 1  # of NumPy's random numbers
 
 
 @dataclass(frozen=True)
 class LossMeasurement:
-    """Mean loss and metric of every split. `metric`: '' for accuracy where the targets are classes."""
+    """Mean loss and metric of every split. `metric`: '' for accuracy where the targets are classes.
+
+    noise_seed: of the random numbers that network, loss or metric draw, the same ones at every point; see Evaluator.
+    fit: what was found out about them, once network and data are known.
+    """
 
     loss_name: str = "crossentropy"
     metric: str = ""
     bn: str = "frozen"  # or recalibrate: batch-norm statistics of the training data at each point
+    noise_seed: int | None = field(default=None, kw_only=True)
+    fit: Fit | None = field(default=None, kw_only=True, metadata={"flag": False})
 
     batch_size_key = "batch_size"  # of the provenance
+    noise_cure = NOISE_CURE  # what to do where random numbers are drawn
 
     def check_choices(self, job):
-        loss_function(self.loss_name)
+        loss_criterion(self.loss_name)
+        if self.noise_seed is not None and self.noise_seed > MAX_SEED:
+            raise InputError(f"expected --noise_seed from 0 to {MAX_SEED}, got {self.noise_seed}; take a smaller one")
+        if self.noise_seed is not None and job.hardware.ngpu > 1:
+            raise InputError(
+                f"expected --ngpu 1 with --noise_seed, got {job.hardware.ngpu}: the noise of a pass is one stream of "
+                "random numbers; start more ranks instead")
         if self.bn == "recalibrate" and job.directions.dir_type == "states":
             raise InputError(
                 "expected --dir_type weights with --bn recalibrate, got states, which move the statistics themselves; "
@@ -50,19 +65,23 @@ class LossMeasurement:
             return ("train", "test") if "test" in splits else ("train",)
         return splits
 
-    def fitted(self, net, data, tell=True):
-        return replace(self, metric=check_fit(net, data, self.loss_name, self.metric, tell))
+    def fitted(self, net, data, batch_size=None, tell=True):
+        fit = fit_to_data(net, data, self.loss_name, self.metric, batch_size, self.noise_seed, self.noise_cure)
+        if tell:
+            for remark in fit.remarks:
+                say(f"note: {remark}")
+        return replace(self, fit=fit)
 
     def names(self, split):
-        names = [f"{split}_loss"]
-        metric = metric_name(self.metric, split)
-        if metric:
-            names.append(metric)
-        return names
+        return result_names(self.fit.metric_name, split)
 
-    def build(self, nets, data, hardware):
+    def build(self, nets, data, hardware, plain=False):
+        return self.loss_evaluator(nets, data, hardware, plain)
+
+    def loss_evaluator(self, nets, data, hardware, plain=False):
+        """Evaluator of the loss, which the checks take for every measurement; plain: see Evaluator."""
         batch_size = hardware.batch_size or BATCH_SIZE_BEFORE_CALIBRATION
-        return Evaluator(nets, data, self.loss_name, batch_size, hardware.precision, self.metric, self.bn)
+        return self.fit.evaluator(nets, data, batch_size, hardware.precision, self.bn, plain)
 
     def file_name_parts(self, precision):
         loss = ""
@@ -73,10 +92,19 @@ class LossMeasurement:
         bn = ""
         if self.bn != "frozen":
             bn = self.bn
-        return [("loss", loss), ("bn", bn), ("precision", precision)]
+        return [("loss", loss), ("bn", bn), *self.batch_parts(), ("precision", precision)]
+
+    def batch_parts(self):
+        """The parts of the file name about the batches and the noise that the results depend on."""
+        batch_size, noise_seed = "", ""
+        if self.fit is not None and not self.fit.is_default_size:
+            batch_size = self.fit.batch_size
+        if self.noise_seed is not None:
+            noise_seed = str(self.noise_seed)  # also 0
+        return [("bs", batch_size), ("noise_seed", noise_seed)]
 
     def provenance(self):
-        return {"loss": self.loss_name, "bn": self.bn}
+        return {"loss": self.loss_name, "bn": self.bn} | self.fit.provenance()
 
     def centre(self):
         return {}
@@ -101,9 +129,12 @@ class EigenvalueMeasurement(LossMeasurement):
     top: int | None = None
 
     batch_size_key = "hessian_batch_size"
+    noise_cure = "make it deterministic in eval mode: the Hessian of noise means nothing"
 
     def check_choices(self, job):
-        loss_function(self.loss_name)
+        loss_criterion(self.loss_name)
+        if self.noise_seed is not None:
+            raise InputError("expected no --noise_seed for the Hessian: that of noise means nothing; leave it out")
         if self.bn != "frozen":
             raise InputError(
                 "expected --bn frozen, for the batch-norm statistics are constants in the Hessian; leave it out")
@@ -118,14 +149,23 @@ class EigenvalueMeasurement(LossMeasurement):
             raise InputError(
                 f"expected --topk of at most --max_products {self.max_products}, got {self.top}; raise --max_products")
 
+    def fitted(self, net, data, batch_size=None, tell=True):
+        measurement = super().fitted(net, data, batch_size, tell)
+        loss = measurement.fit.loss
+        if isinstance(loss, OwnFunction) and loss.network_argument is not None:
+            raise InputError(
+                f"expected a loss of (output, targets) for the Hessian, got {self.loss_name}, which takes the network "
+                "as well; leave that out")
+        return measurement
+
     def names(self, split):
         return list(EIGENVALUE_NAMES)
 
-    def build(self, nets, data, hardware):
-        batch_size = hardware.batch_size or BATCH_SIZE_BEFORE_CALIBRATION
+    def build(self, nets, data, hardware, plain=False):
+        batch_size = self.fit.batch_size or hardware.batch_size or BATCH_SIZE_BEFORE_CALIBRATION
         return EigenvalueEvaluator(
-            nets, data["train"], self.loss_name, batch_size, hardware.precision, self.hessian_params, self.tol,
-            self.max_products)
+            nets, data["train"], self.fit.loss, batch_size, hardware.precision, self.hessian_params, self.tol,
+            self.max_products, bool(self.fit.batches))
 
     def file_name_parts(self, precision):
         params = ""

@@ -11,6 +11,7 @@ from losslandscape.files.layouts import read_directions, read_projection
 from losslandscape.files.names import projections_of
 from losslandscape.messages import say
 from losslandscape.networks.checkpoints import checkpoint_hash
+from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.paths import path_box, widened
 from losslandscape.trajectory import limits_around
 from losslandscape.weight_space import directions_hash
@@ -49,7 +50,8 @@ def choose_limits(x, y, dir_file="", proj_file="", model_file=""):
     if limits_given or not proj_files:
         return Limits(x, y, proj_files)
 
-    xmin, xmax, ymin, ymax = widened(path_box(proj_files), MARGIN)
+    tables = [read_path_table(file) for file in proj_files]
+    xmin, xmax, ymin, ymax = widened(path_box(tables), MARGIN)
     x, y = limits_around(xmin, xmax), limits_around(ymin, ymax)
     say(f"grid around the path in {', '.join(proj_files)}: --x={x} --y={y}")
     return Limits(x, y, proj_files)
@@ -60,7 +62,7 @@ def check_paths(proj_files, directions, model_file):
     if not proj_files:
         return
     plane_hash = directions_hash(directions) if directions is not None else None
-    network_hash = checkpoint_hash(model_file) if os.path.isfile(model_file) else None
+    network_hash = checkpoint_hash(model_file) if os.path.exists(model_file) else None
 
     for file in proj_files:
         provenance = read_projection(file)[1]

@@ -7,24 +7,28 @@ A job (choices.Job) is a value: a command line makes one, and so can a notebook,
 steps matters: data first, because from the seed on every random number belongs to the network or to the directions.
 """
 
-import copy
+import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from losslandscape import checks, interruption, scheduler, weight_space
-from losslandscape.choices import BATCH_SIZE_BEFORE_CALIBRATION, Job
+from losslandscape import checks, interruption, scheduler, vetting, weight_space
+from losslandscape.choices import Job
+from losslandscape.copies import independent_copy, use_memory_format
 from losslandscape.data import datasets
 from losslandscape.devices import precision_name, slow_precision
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
+from losslandscape.files.layouts import write_directions
+from losslandscape.files.lock import TakenOver
 from losslandscape.files.names import surface_file_name
 from losslandscape.files.provenance import circumstances
-from losslandscape.files.store import SurfaceStore
+from losslandscape.files.store import SurfaceStore, read_fitting
 from losslandscape.messages import Progress, say, tell
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
+from losslandscape.noise import undisturbed
 from losslandscape.ranks import World
 from losslandscape.user_code import source_hash
 
@@ -40,9 +44,7 @@ def compute(world, job):
         world.on_root(check_places, experiment.dir_file, experiment.surf_file)
 
     run = make_ready(world, job)
-    for experiment in experiments:
-        run.compute(experiment)
-    return [experiment.surf_file for experiment in experiments]
+    return [run.compute(experiment) for experiment in experiments]
 
 
 def check(world, job):
@@ -65,14 +67,19 @@ class Experiment:
 
 def plan(job):
     """[Experiment] of a job, one for each repeat."""
-    name_parts = [*job.data.name_parts(), *job.measurement.file_name_parts(job.hardware.precision)]
     experiments = []
     for idx in job.directions.experiments:
         recipe = job.directions.recipe(job.network, idx, two_axes=job.grid.y is not None)
         dir_file = job.directions.dir_file or recipe.file_name()
-        surf_file = job.surf_file or surface_file_name(dir_file, str(job.grid), name_parts)
+        surf_file = surf_file_of(job, job.measurement, dir_file)
         experiments.append(Experiment(recipe, dir_file, surf_file))
     return experiments
+
+
+def surf_file_of(job, measurement, dir_file):
+    """The surface file of a job; a measurement that has been fitted may have a part of its own in the name."""
+    name_parts = [*job.data.name_parts(), *measurement.file_name_parts(job.hardware.precision)]
+    return job.surf_file or surface_file_name(dir_file, str(job.grid), name_parts)
 
 
 def check_places(*paths):
@@ -128,6 +135,14 @@ def refuse_other_data(dataset, hashes, hashes_of_root):
             "random in it, and switch shuffling and augmentation off")
 
 
+def refuse_other_loss(made_of, made_of_root):
+    """Raises InputError where this rank has understood the loss differently from rank 0."""
+    if made_of != made_of_root:
+        raise InputError(
+            f"expected network and loss to behave alike on all ranks, got {made_of} on one and {made_of_root} on rank "
+            "0; seed what is random in them")
+
+
 @dataclass(frozen=True)
 class Run:
     """What the experiments of a job have in common; `compute` makes the surface of one of them."""
@@ -141,10 +156,14 @@ class Run:
     data_hashes: dict  # {SPLIT_data: sha256}
 
     def compute(self, experiment):
-        """Compute what is missing of a surface."""
+        """Compute what is missing of a surface; returns the path of its file."""
         world = self.world
         net, measurement, origin = self.load(experiment.recipe)
-        axes = world.on_root(self.make_directions, experiment, net, origin)
+        experiment = replace(experiment, surf_file=surf_file_of(self.job, measurement, experiment.dir_file))
+        world.on_root(check_places, experiment.surf_file)
+        files = (experiment.dir_file, experiment.surf_file)
+        new_files = [path for path in files if not os.path.exists(path)]
+        axes = world.on_root(self.make_directions, experiment, net, origin, write=False)
         if world.rank == 0 and axes.y is not None:
             tell(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
 
@@ -152,6 +171,7 @@ class Run:
         names = {split: measurement.names(split) for split in self.job.data.splits}
         all_names = [name for split in names for name in names[split]]
         provenance = self.provenance(measurement, axes, origin)
+        world.on_root(write_new_directions, experiment, axes, self.job.grid, provenance)
         store = None
 
         def open_store():
@@ -165,13 +185,14 @@ class Run:
             missing = world.on_root(missing_points, store, names)
             notes = world.on_root(missing_notes, store, measurement)
             if any(missing.values()) or notes:
-                self.fill(store, missing, notes, net, measurement, axes)
+                planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
+                self.fill(store, missing, notes, measurement, planes, evaluator)
             elif world.rank == 0:
                 say(f"all {self.job.grid.size} points are in {experiment.surf_file} already")
         except (Exception, interruption.Interrupted) as error:
             world.announce_end()
-            if store is not None and isinstance(error, interruption.Interrupted):
-                error.progress = save_at_once(store)
+            if store is not None:
+                end_early(store, error, new_files)
             raise
         finally:
             if store is not None:
@@ -182,6 +203,7 @@ class Run:
             tell(f"surface file: {experiment.surf_file}")
             for line in measurement.report(store.surface):
                 tell(line)
+        return experiment.surf_file
 
     def check(self, experiment):
         """Print whether the plot that the choices ask for will be right."""
@@ -192,7 +214,7 @@ class Run:
             subject = checks.Subject(
                 net=net,
                 plane=weight_space.WeightPlane(networks[0], axes, self.job.directions.dir_type),
-                build=lambda data: self.loss_evaluator(net, data, measurement),
+                build=lambda data: self.loss_evaluator(networks, data, measurement),
                 data=self.data,
                 grid=self.job.grid,
                 info=self.recorded_results(experiment.recipe),
@@ -200,6 +222,8 @@ class Run:
                 points=self.job.grid.size * self.job.directions.repeats,
                 ranks=self.world.size,
                 vmax=self.job.highest_contour,
+                measurement=measurement,
+                precision=checks.tolerance_name(self.precision),
             )
             checks.print_report(subject)
         self.world.bcast()  # the others wait
@@ -209,10 +233,14 @@ class Run:
     def load(self, recipe):
         """(network, measurement that fits it, where the network is from), after the seed of the experiment."""
         world, job = self.world, self.job
-        net = world.together(weight_space.build_seeded, job.network.load, recipe.idx)
+        net = world.together(
+            weight_space.build_seeded, partial(job.network.load, quiet=world.rank > 0), recipe.idx)
         # the draws of a network that tests something by chance must not reach the directions
         with torch.random.fork_rng(devices=[]):
-            measurement = world.together(job.measurement.fitted, net, self.data, world.rank == 0)
+            measurement = world.together(
+                job.measurement.fitted, net, self.data, job.hardware.batch_size, world.rank == 0)
+        made_of = measurement.provenance()
+        world.together(refuse_other_loss, made_of, world.bcast(made_of))
         return net, measurement, world.on_root(self.describe_origin, recipe, net)
 
     def describe_origin(self, recipe, net):
@@ -236,6 +264,7 @@ class Run:
             "loss_code": source_hash(self.job.measurement.loss_name),
             "params": recipe.params,
             "freeze": recipe.freeze,
+            "checkpoint_key": network.checkpoint_key,
         }
         origin |= {key: value for key, value in optional.items() if value}
         return origin | circumstances()
@@ -267,10 +296,55 @@ class Run:
             **self.data_hashes,
         }
 
-    def fill(self, store, missing, notes, net, measurement, axes):
+    def vetted(self, recipe, net, measurement, axes):
+        """(planes, evaluator), a network on each device, ready to be moved and measured.
+
+        Raises InputError where the losses would not be the network's own; see vetting.py.
+        """
+        world = self.world
+        networks = copies_on(self.devices, net)
+        planes, evaluator = world.together(self.set_up, networks, measurement, axes)
+        vet = vetting.needs_plain_passes
+        if world.on_root(lambda: vet(self.vetting_of(recipe, networks, planes, measurement, axes))):
+            make_plain(networks, planes)
+            planes, evaluator = world.together(self.set_up, networks, measurement, axes, plain=True)
+        return planes, evaluator
+
+    def vetting_of(self, recipe, networks, planes, measurement, axes):
+        """The networks of this run, and what they are compared with: a vetting.Vetting."""
+        samples = vetting.vetted_samples(self.data)
+        precision = "fp32"  # differences of TF32 would hide others
+        if self.job.hardware.precision == "bf16":
+            precision = "bf16"
+
+        def moved(plain):
+            if plain:
+                make_plain(networks, planes)
+                planes[:] = self.planes_of(networks, axes)
+            return planes, self.loss_evaluator(networks, samples, measurement, precision, plain)
+
+        def evaluate(net, precision):
+            return self.loss_evaluator([net], samples, measurement, precision, plain=True)
+
+        return vetting.Vetting(
+            moved=moved,
+            build=lambda: self.load_again(recipe).to(self.devices[0]),
+            evaluate=evaluate,
+            precision=precision,
+            axes=axes,
+            dir_type=self.job.directions.dir_type,
+            grid=self.job.grid,
+            splits=list(self.job.data.splits),
+        )
+
+    def load_again(self, recipe):
+        """A second network like that of `load`; the random streams stay as they are."""
+        with undisturbed(self.devices):
+            return weight_space.build_seeded(partial(self.job.network.load, quiet=True), recipe.idx)
+
+    def fill(self, store, missing, notes, measurement, planes, evaluator):
         """Evaluate the missing points on all ranks, and the missing notes about the centre on rank 0."""
         world = self.world
-        planes, evaluator = world.together(self.set_up, net, measurement, axes)
         self.agree_on_batch_size(store, measurement, evaluator)
         if world.rank == 0:
             say(self.announcement(missing, evaluator))
@@ -286,11 +360,15 @@ class Run:
             for name in notes:
                 store.note(name, measurement.centre()[name](evaluator))
 
-    def set_up(self, net, measurement, axes):
-        """(planes, evaluator): a copy of the network on each device, ready to be moved and measured."""
-        networks = copies_on(self.devices, net)
-        planes = [weight_space.WeightPlane(network, axes, self.job.directions.dir_type) for network in networks]
-        return planes, measurement.build(networks, self.data, self.job.hardware)
+    def set_up(self, networks, measurement, axes, plain=False):
+        """(planes, evaluator): the network on each device, ready to be moved and measured.
+
+        plain: without folded batch norm and channels-last memory.
+        """
+        return self.planes_of(networks, axes), measurement.build(networks, self.data, self.job.hardware, plain)
+
+    def planes_of(self, networks, axes):
+        return [weight_space.WeightPlane(net, axes, self.job.directions.dir_type) for net in networks]
 
     def agree_on_batch_size(self, store, measurement, evaluator):
         """The batch size that was asked for, else the one that the file began with, else the fastest; on every rank."""
@@ -303,18 +381,22 @@ class Run:
         if self.world.rank == 0:
             store.surface.provenance[key] = evaluator.batch_size
 
-    def loss_evaluator(self, net, data, measurement):
-        """Evaluator of the loss at the point where `net` is, for the checks."""
-        batch_size = self.job.hardware.batch_size or BATCH_SIZE_BEFORE_CALIBRATION
-        return Evaluator(
-            [net], data, measurement.loss_name, batch_size, self.job.hardware.precision, measurement.metric,
-            measurement.bn)
+    def loss_evaluator(self, networks, data, measurement, precision=None, plain=False):
+        """Evaluator of the loss at the point where the networks are, for the checks.
+
+        precision: that of the run, where none is given.
+        """
+        hardware = self.job.hardware
+        if precision is not None:
+            hardware = replace(hardware, precision=precision)
+        return measurement.loss_evaluator(networks, data, hardware, plain)
 
     def recorded_results(self, recipe):
         """What the checkpoint itself says beside its weights: epoch, accuracy, ..."""
         if not self.job.network.model_file:
             return {}
-        return read_checkpoint(recipe.model_file, self.job.network.trust_pickle).info
+        network = self.job.network
+        return read_checkpoint(recipe.model_file, network.trust_pickle, network.checkpoint_key).info
 
     def announcement(self, missing, evaluator):
         """One line: how much work there is, and who does it."""
@@ -340,15 +422,6 @@ class Run:
         return (
             f"{remaining} points{resumed} x {samples} {kind}, {self.job.network.architecture.name} on {ranks} "
             f"({where}), {self.precision}{slow}, batch {evaluator.batch_size}, {evaluator.note}")
-
-
-def save_at_once(store):
-    """Save after a signal; returns in words how far the surface is, and where."""
-    try:
-        store.close()
-    except InputError as error:
-        return str(error)
-    return f"{store.progress()} in {store.path}; the same command goes on from there"
 
 
 # ---------------------------------------------------------------- the walk over the grid
@@ -394,11 +467,54 @@ def walk_over(world, store, grid, missing, planes, evaluator):
 
 def copies_on(devices, net):
     """The network on the first device, and copies of it on the others, in channels-last memory."""
-    networks = [net] + [copy.deepcopy(net) for _ in devices[1:]]
+    networks = [net] + [independent_copy(net) for _ in devices[1:]]
     return [
-        network.to(device, memory_format=torch.channels_last)
+        use_memory_format(network.to(device), torch.channels_last)
         for network, device in zip(networks, devices, strict=True)
     ]
+
+
+def make_plain(networks, planes):
+    """Take networks off their planes, back to the origin and to contiguous memory."""
+    for plane in planes:
+        plane.release()
+    for network in networks:
+        use_memory_format(network, torch.contiguous_format)
+
+
+def write_new_directions(experiment, axes, grid, provenance):
+    """Write the directions where there is no file of them.
+
+    Raises InputError, and writes nothing, where the surface file is another surface's, or none.
+    """
+    read_fitting(experiment.surf_file, grid, provenance)
+    if not os.path.exists(experiment.dir_file):
+        write_directions(experiment.dir_file, axes)
+
+
+def end_early(store, error, new_files):
+    """Save what a run leaves that ends before its last point, without waiting for a disk."""
+    progress = f"{store.progress()} in {store.path}; the same command goes on from there"
+    try:
+        store.close(patience=0)
+    except TakenOver as failure:  # the other job goes on
+        progress = str(failure)
+    except InputError as failure:
+        progress = str(failure)
+        if not isinstance(error, interruption.Interrupted):
+            say(f"warning: {failure}")
+
+    if isinstance(error, interruption.Interrupted):
+        error.progress = progress
+    # a refused run leaves no empty files behind: made anew, they may have to be others
+    if type(error) is InputError and not store.has_results:
+        remove_files(new_files)
+
+
+def remove_files(paths):
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.remove(path)
 
 
 def holds_images(split):

@@ -16,18 +16,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from losslandscape.checks import check_fit
-from losslandscape.criteria import loss_function
+from losslandscape.criteria import loss_criterion
 from losslandscape.data.datasets import prepare, split_hash
 from losslandscape.devices import precision_name
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
 from losslandscape.files.layouts import (
     read_directions,
     read_projection,
     write_directions,
     write_projection,
 )
+from losslandscape.fitting import Fit, fit_to_data
 from losslandscape.messages import Progress, say
 from losslandscape.ranks import World
 from losslandscape.trajectory import check_directions, pca, project
@@ -268,26 +267,35 @@ class TrainingLoss:
     precision: str = ""
     device: torch.device = torch.device("cpu")
     net: torch.nn.Module | None = None  # takes on the weights that are measured
-    metric: str = ""
+    noise_seed: int | None = None  # see evaluator.Evaluator
+    fit: Fit | None = None  # what was found out about network, data and loss
 
     @classmethod
-    def load(cls, choice, hardware, loss_name, trust_pickle=False):
+    def load(cls, choice, hardware, loss_name, trust_pickle=False, noise_seed=None):
         """The loss over the training set of a DataChoice, on the device of a Hardware."""
         device = World().devices(hardware.cuda)[0]
 
         # raise InputError for what does not exist, before data are read
         precision_name(hardware.precision, device)
-        loss_function(loss_name)
+        loss_criterion(loss_name)
 
         if choice.downloads:
             prepare(choice.dataset, choice.datapath, ("train",))
         data = choice.load(("train",), hardware, trust_pickle)["train"]
-        return cls(data, choice.dataset, loss_name, hardware.batch_size, hardware.precision, device)
+        return cls(
+            data, choice.dataset, loss_name, hardware.batch_size, hardware.precision, device,
+            noise_seed=noise_seed,
+        )  # fmt: skip
 
     def fitted_to(self, net):
         """The same for the checkpoints of `net`; InputError unless network, data and loss fit."""
-        metric = check_fit(net, {"train": self.data}, self.loss_name)
-        return replace(self, net=net, metric=metric)
+        fit = fit_to_data(
+            net, {"train": self.data}, self.loss_name, batch_size=self.batch_size,
+            noise_seed=self.noise_seed,
+        )  # fmt: skip
+        for remark in fit.remarks:
+            say(f"note: {remark}")
+        return replace(self, net=net, fit=fit)
 
     @cached_property
     def provenance(self):
@@ -297,16 +305,15 @@ class TrainingLoss:
             "train_data": split_hash(self.data),
             "loss": self.loss_name,
             "precision": precision_name(self.precision, self.device),
+            **self.fit.provenance(),
         }
 
     def set_up(self, directions, dir_type):
         """(plane, evaluator) of the network, which is moved to the device."""
         self.net.to(self.device, memory_format=torch.channels_last)
         plane = WeightPlane(self.net, directions, dir_type)
-        evaluator = Evaluator(
-            [self.net], {"train": self.data}, self.loss_name, self.batch_size, self.precision,
-            self.metric,
-        )  # fmt: skip
+        data = {"train": self.data}
+        evaluator = self.fit.evaluator([self.net], data, self.batch_size, self.precision)
         return plane, evaluator
 
 

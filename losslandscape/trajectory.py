@@ -13,8 +13,6 @@ Checkpoints stay in their files and are read in parts, so memory does not grow w
 300 checkpoints of 25 million parameters take less than 2 GB.
 """
 
-import os
-import re
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,8 +22,9 @@ from tqdm import tqdm
 
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import Directions
+from losslandscape.messages import say
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
-from losslandscape.networks.loading import architecture
+from losslandscape.networks.loading import architecture, check_kinds, weights_for
 from losslandscape.weight_space import check_shapes
 
 # values that are held at a time: of all checkpoints together (768 MB in float32), and of one
@@ -37,103 +36,6 @@ PARALLEL = 1e-12  # squared sine of the angle between two axes, below which they
 
 
 # ---------------------------------------------------------------- the checkpoints
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """The checkpoints of a training run, in epoch order."""
-
-    folder: str
-    epochs: tuple
-    files: tuple
-
-
-def find_runs(folders, prefix, suffix, start_epoch, max_epoch, save_epoch):
-    """[TrainingRun] of the folders; InputError unless there is one, and none twice."""
-    if not folders or not all(folders):
-        raise InputError(
-            "expected --model_folder DIR, the folder of a training run (or of several), got none"
-        )
-    if len({os.path.realpath(folder) for folder in folders}) < len(folders):
-        raise InputError(
-            f"expected different folders as --model_folder, got {' '.join(folders)}; "
-            "give each run once"
-        )
-    return [
-        find_checkpoints(folder, prefix, suffix, start_epoch, max_epoch, save_epoch)
-        for folder in folders
-    ]
-
-
-def find_checkpoints(
-    folder, prefix="model_", suffix=".t7", start_epoch=0, max_epoch=300, save_epoch=1
-):
-    """TrainingRun of the checkpoints FOLDER/PREFIX + epoch + SUFFIX that exist.
-
-    Epochs start_epoch, start_epoch + save_epoch, ... up to max_epoch, and the last one that
-    exists in that range whether or not save_epoch leads to it: it is the trained network, and the
-    origin. Raises InputError if none exists.
-    """
-    if start_epoch > max_epoch:
-        raise InputError(
-            "expected --start_epoch up to --max_epoch, "
-            f"got {start_epoch} and {max_epoch}"
-        )
-    names = names_in_run_folder(folder)
-
-    # one file per epoch
-    name_of_epoch = {}
-    pattern = re.compile(re.escape(prefix) + r"(\d+)" + re.escape(suffix))
-    for name in names:
-        match = pattern.fullmatch(name)
-        if match is None or not start_epoch <= int(match[1]) <= max_epoch:
-            continue
-        epoch = int(match[1])
-        if epoch in name_of_epoch:
-            raise InputError(
-                f"expected one checkpoint of epoch {epoch} in {folder}, "
-                f"found {name_of_epoch[epoch]} and {name}; move one away"
-            )
-        name_of_epoch[epoch] = name
-    if not name_of_epoch:
-        raise InputError(
-            f"expected checkpoints {prefix}E{suffix} in {folder}, "
-            f"E from {start_epoch} to {max_epoch}, "
-            f"found none (there is {first_names(names)}); "
-            "check --prefix, --suffix, --start_epoch and --max_epoch"
-        )
-
-    last = max(name_of_epoch)
-    epochs = [
-        epoch for epoch in sorted(name_of_epoch)
-        if (epoch - start_epoch) % save_epoch == 0 or epoch == last
-    ]  # fmt: skip
-    files = [os.path.join(folder, name_of_epoch[epoch]) for epoch in epochs]
-    return TrainingRun(folder, tuple(epochs), tuple(files))
-
-
-def names_in_run_folder(folder):
-    """The sorted names of the files of a run; raises InputError where there is no such folder."""
-    if not os.path.isdir(folder):
-        raise InputError(
-            "expected the folder of a training run as --model_folder, "
-            f"found none at {folder!r}"
-        )
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputError(
-            f"can't read the folder {folder} ({error.strerror}); "
-            "make it readable"
-        ) from None
-
-
-def first_names(names, count=4):
-    """'a, b, c, d, ...', for a message about what is in a folder."""
-    if not names:
-        return "nothing"
-    more = ", ..." if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 @dataclass(frozen=True)
@@ -151,6 +53,7 @@ class OptimizerPath:
     dir_type: str
     hashes: np.ndarray  # (n, 32) uint8, SHA-256 of the files
     trust_pickle: bool = False
+    checkpoint_key: str = ""  # which weights of the files
 
     @property
     def names(self):
@@ -184,7 +87,8 @@ class OptimizerPath:
 
         The values stay in the file until they are used.
         """
-        saved = read_checkpoint(self.files[i], self.trust_pickle, mmap=True).state_dict
+        checkpoint = read_checkpoint(self.files[i], self.trust_pickle, self.checkpoint_key)
+        saved = weights_for(self.net, checkpoint).entries
         tensors = self.net.state_dict(keep_vars=True)
 
         # a file may hold a tied tensor once, under any of its names
@@ -204,18 +108,21 @@ class OptimizerPath:
     @property
     def provenance(self):
         """The network at the origin and what of it is moved, for the provenance of files."""
-        return {
+        origin = {
             "checkpoint": self.origin_hash,
             "model_file": self.origin_file,
             "dir_type": self.dir_type,
         }
+        if self.checkpoint_key:
+            origin["checkpoint_key"] = self.checkpoint_key
+        return origin
 
     def made_of(self):
         """Arrays by name that say which checkpoints a file was made from."""
         return {"epoch": self.epochs, "run": self.runs, "checkpoint_hash": self.hashes}
 
 
-def open_path(runs, model, dir_type="weights", trust_pickle=False):
+def open_path(runs, model, dir_type="weights", trust_pickle=False, checkpoint_key=""):
     """OptimizerPath of the checkpoints of TrainingRuns.
 
     Every file is read once, for its hash and to see that it is of this network.
@@ -223,29 +130,32 @@ def open_path(runs, model, dir_type="weights", trust_pickle=False):
     model: a name as --model, or an Architecture. Raises InputError, which names the file, for one
     that can't be read or is of another network.
     """
-    read = partial(read_checkpoint, trust_pickle=trust_pickle, mmap=True)
+    model = architecture(model)
     files = tuple(file for run in runs for file in run.files)
     origin = len(runs[0].files) - 1
-    model = architecture(model)
-    net = model.blueprint(read(files[origin]).state_dict)
+    read = partial(read_checkpoint, trust_pickle=trust_pickle, key=checkpoint_key)
+    net = model.blueprint(read(files[origin]))
 
-    expected = net.state_dict()
-    hashes = []
+    hashes, said = [], set()
     for file in progress_bar(files, "checkpoints"):
-        state = read(file).state_dict
-        model.check_weights(net, state, file)
-        for name, tensor in state.items():
-            if tensor.is_floating_point() != expected[name].is_floating_point():
-                raise InputError(
-                    f"expected {name} in {file} as {expected[name].dtype}, got {tensor.dtype}; "
-                    "give the checkpoints of a training run"
-                )
+        checkpoint = read(file)
+        weights = weights_for(net, checkpoint)
+        model.check_weights(net, weights.entries, file)
+        check_kinds(net, weights.entries, file)
         hashes.append(list(bytes.fromhex(checkpoint_hash(file))))
+
+        # the files of a run have the same peculiarities: they are said of the first
+        peculiarities = (weights.key, weights.prefix, weights.left_out)
+        if peculiarities not in said:
+            said.add(peculiarities)
+            for line in weights.in_words(checkpoint):
+                say(line)
 
     epochs = np.concatenate([run.epochs for run in runs])
     run_numbers = np.repeat(range(len(runs)), [len(run.files) for run in runs])
+    hashes = np.array(hashes, np.uint8)
     return OptimizerPath(
-        files, epochs, run_numbers, origin, net, dir_type, np.array(hashes, np.uint8), trust_pickle
+        files, epochs, run_numbers, origin, net, dir_type, hashes, trust_pickle, checkpoint_key
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from losslandscape.copies import memory_is_shared
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import Directions, read_directions, write_directions
 from losslandscape.files.names import direction_file_name
@@ -209,6 +210,7 @@ class Recipe:
     idx: int = 0
     params: str = ""  # see `movable`
     freeze: str = ""
+    checkpoint_key: str = ""  # which weights of the files
 
     def __post_init__(self):
         _check_pattern("--params", self.params)
@@ -227,7 +229,7 @@ class Recipe:
         """Name of the direction file, the original's byte for byte."""
         return direction_file_name(
             self.model_file, self.dir_type, self.x, self.y, self.same_dir, self.params, self.freeze,
-            self.idx)
+            self.idx, self.checkpoint_key)
 
 
 def _check_pattern(flag, pattern):
@@ -418,6 +420,9 @@ class WeightPlane:
     is placed by two in-place passes over contiguous memory, with no allocation, whatever the number
     of tensors.
 
+    A tensor whose memory is held elsewhere, too (`self.w2 = self.w.data`), keeps it, and the point is
+    copied there: the other holder follows.
+
     Four-dimensional tensors keep their memory format (a channels-last convolution weight stays so).
     Complex ones are pairs of real numbers. Tensors of another dtype than the buffer's keep theirs: the
     sum is rounded to it once. Integer tensors (num_batches_tracked) are moved likewise and rounded
@@ -431,6 +436,7 @@ class WeightPlane:
             axes.append(directions.y)
         all_tensors = tensors_of(net, dir_type)
         moved = _moved_tensors(all_tensors, axes)
+        shared = [memory_is_shared(all_tensors[i]) for i in moved]
         tensors = [all_tensors[i].data for i in moved]
         dtype = _buffer_dtype(tensors)
 
@@ -446,24 +452,32 @@ class WeightPlane:
 
         # the buffer that holds the point; the network's tensors become views of it
         self._point = self._origin.clone()  # (n,)
-        self._rounded = []  # (tensor, view of the point) for tensors of another dtype
+        self._copied = []  # (tensor, view of the point) for those that keep dtype or memory
+        self._viewing = []  # those that are views of the point
         start = 0
-        for i, tensor in zip(moved, tensors, strict=True):
+        for i, tensor, is_shared in zip(moved, tensors, shared, strict=True):
             end = start + _count_numbers(tensor)
             view = _view_with_shape(self._point[start:end], like=tensor)
             start = end
-            if tensor.dtype == view.dtype:
-                all_tensors[i].data = view
+            if is_shared or tensor.dtype != view.dtype:
+                self._copied.append((tensor, view))
             else:
-                self._rounded.append((tensor, view))
+                all_tensors[i].data = view
+                self._viewing.append(all_tensors[i])
 
     def place(self, x, y=0.0):
         """Put the network at (x, y). At (0, 0) the tensors are the checkpoint's, bit for bit."""
         torch.add(self._origin, self._axes[0], alpha=x, out=self._point)
         if len(self._axes) == 2 and y != 0.0:
             self._point.add_(self._axes[1], alpha=y)
-        for tensor, view in self._rounded:
+        for tensor, view in self._copied:
             tensor.copy_(view)
+
+    def release(self):
+        """Put the network back to the origin, each tensor in memory of its own."""
+        self.place(0.0)
+        for tensor in self._viewing:
+            tensor.data = tensor.data.clone()
 
 
 def _moved_tensors(tensors, axes):

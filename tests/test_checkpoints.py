@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from losslandscape.errors import InputError
+from losslandscape.networks import formats
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import load_net
 from tests.conftest import GOLDEN
@@ -67,13 +69,12 @@ FORMATS = {
     "file.safetensors": lambda w, path: save_file(dict(w), path, metadata={"epoch": "6"}),
     "module.safetensors": lambda w, path: save_file(prefixed(w), path),
 }
-NEEDS_TRUST = {"protocol4.pt"}  # torch's safe reader knows the opcodes of protocol 2 only
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_network(name, weights, tmp_path):
     FORMATS[name](weights, tmp_path / name)
-    net = load_net("resnet20", tmp_path / name, trust_pickle=name in NEEDS_TRUST)
+    net = load_net("resnet20", tmp_path / name)
     state = net.state_dict()
     assert list(state) == list(weights) and not net.training
     assert all(torch.equal(state[key], value) for key, value in weights.items())
@@ -107,13 +108,16 @@ def test_numpy_numbers_written_under_any_numpy_are_read(weights, tmp_path):
         assert read_checkpoint(tmp_path / "b.t7").info["acc"] == 12.34
 
 
-def test_numpy_objects_other_than_numbers_are_refused(weights, tmp_path):
-    for i, value in enumerate((np.datetime64("2018-01-01"), np.str_("a"), np.arange(3))):
-        torch.save({"state_dict": weights, "acc": value}, tmp_path / f"{i}.t7")
-        assert "--trust_pickle" in one_line(read_checkpoint, tmp_path / f"{i}.t7")
-
-
 # ---------------------------------------------------------------- code in files
+
+
+class WithTransientBuffer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(2, 3, bias=False)
+        self.register_buffer("kept", torch.ones(2))
+        self.register_buffer("transient", torch.ones(2), persistent=False)
+        self.register_buffer("absent", None)
 
 
 class Evil:
@@ -150,18 +154,24 @@ def test_code_in_a_bare_pickle_does_not_run(tmp_path):
 
 
 def test_trust_runs_no_code_where_none_is_needed(weights, tmp_path, monkeypatch):
-    torch.save(weights, tmp_path / "m.t7")
-    load, modes = torch.load, []
-    monkeypatch.setattr(torch, "load", lambda *a, **k: modes.append(k["weights_only"]) or load(*a, **k))
+    torch.save({"state_dict": weights, "args": Namespace(lr=0.1)}, tmp_path / "m.t7")
+    monkeypatch.setattr(formats, "run_pickle", pytest.fail)
     load_net("resnet20", tmp_path / "m.t7", trust_pickle=True)
-    assert modes == [True]
 
 
-def test_a_whole_pickled_network_is_read_when_trusted(weights, tmp_path):
-    torch.save(load_net("resnet20", CHECKPOINT), tmp_path / "m.t7")
-    assert "--trust_pickle" in one_line(load_net, "resnet20", tmp_path / "m.t7")
-    net = load_net("resnet20", tmp_path / "m.t7", trust_pickle=True)
-    assert torch.equal(net.conv1.weight, weights["conv1.weight"])
+def test_the_weights_of_a_whole_pickled_network_are_read_without_its_code(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "run_pickle", pytest.fail)
+    for content in (load_net("resnet20", CHECKPOINT), {"epoch": 3, "model": load_net("resnet20", CHECKPOINT)}):
+        torch.save(content, tmp_path / "m.t7")
+        state = load_net("resnet20", tmp_path / "m.t7").state_dict()
+        assert list(state) == list(weights)
+        assert all(torch.equal(state[key], value) for key, value in weights.items())
+
+
+def test_a_whole_pickled_network_leaves_out_what_is_no_part_of_its_state(tmp_path):
+    net = WithTransientBuffer()
+    torch.save(net, tmp_path / "m.pt")
+    assert list(read_checkpoint(tmp_path / "m.pt").state_dict) == list(net.state_dict()) == ["kept", "inner.weight"]
 
 
 # ---------------------------------------------------------------- what can't be used
@@ -202,7 +212,7 @@ BAD_FILES = {  # what is wrong -> function that makes the file
     "empty dict": lambda path: torch.save({}, path),
     "empty state dict": lambda path: torch.save({"state_dict": {}}, path),
     "numbers for weights": lambda path: torch.save({"state_dict": {"conv1.weight": 1.0}}, path),
-    "weights under another name": lambda path: torch.save({"ema": {"conv1.weight": torch.zeros(1)}}, path),
+    "weights of another network": lambda path: torch.save({"ema": {"conv1.weight": torch.zeros(1)}}, path),
     "numbers for keys": lambda path: torch.save({1: torch.zeros(1)}, path),
     "sparse weights": lambda path: torch.save({"conv1.weight": torch.eye(3).to_sparse()}, path),
     "weights without values": lambda path: torch.save({"conv1.weight": torch.empty(3, device="meta")}, path),

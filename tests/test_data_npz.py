@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from losslandscape.data import npz
 from losslandscape.data.datasets import load_dataset, split_hash
 from losslandscape.errors import InputError
 from tests.conftest import GOLDEN
@@ -149,6 +150,38 @@ def test_a_claimed_size_takes_no_memory(tmp_path, shape, consistent):
             claimed = 10 + len(header) + 4 * abs(math.prod(ast.literal_eval(shape)))
             archive.getinfo("x_train.npy").file_size = claimed
     assert "claims shape" in error_of(load_dataset, str(tmp_path / "d.npz"))
+
+
+def npy_of_zeros(count):
+    """The start and the rest of an .npy file of `count` zeros."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (count, 1, 1, 1)})
+    return head.getvalue(), bytes(count)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_refused_before_their_first_byte_is_unpacked(tmp_path, method, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", method) as archive:
+        for name in ("x_train.npy", "y_train.npy"):
+            archive.writestr(name, b"".join(npy_of_zeros(10**6)))
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", None)
+    assert "got another compression" in error_of(load_dataset, str(tmp_path / "d.npz"))
+
+
+def test_a_small_npz_does_not_take_gigabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "FREE_BYTES", 10**5)
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("x_train.npy", "y_train.npy"):
+            archive.writestr(name, b"".join(npy_of_zeros(10**6)))
+    assert os.path.getsize(tmp_path / "d.npz") < 3000
+    assert "claims shape" in error_of(load_dataset, str(tmp_path / "d.npz"))
+
+
+def test_a_header_without_end_is_not_read_to_its_end(tmp_path):
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("x_train.npy", "y_train.npy"):
+            archive.writestr(name, b"\x93NUMPY\x02\x00" + struct.pack("<I", 10**8) + b" " * 10**8)
+    assert "can't read x_train" in error_of(load_dataset, str(tmp_path / "d.npz"))
 
 
 @pytest.mark.parametrize("kept", [0, 3, 200, -300, -30])

@@ -1,5 +1,7 @@
 """--trainloader and --testloader: every form gives the same data, and no code runs without trust."""
 
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -116,3 +118,45 @@ def test_a_cut_file_of_saved_tensors_is_refused(tmp_path):
     for kept in (1, 100, len(image) // 2, len(image) - 10):
         path.write_bytes(image[:kept])
         assert "d.pt" in error_of(load_dataset, "own", trainloader=str(path))
+
+
+def deep_key(depth):
+    key = ()
+    for _ in range(depth):
+        key = (key, key)
+    return key
+
+
+def many_values_of_one(shape):
+    return torch.zeros(1).expand(shape)
+
+
+BOMBS = {
+    "a key that is hashed for ever": lambda: {"x": TX, "y": TY, deep_key(18): 1},
+    "a gigabyte of one number": lambda: (many_values_of_one((10**6, 3, 10, 10)), TY),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_small_file_takes_neither_memory_nor_time(tmp_path, case):
+    path = save(tmp_path / "d.pt", BOMBS[case]())
+    assert os.path.getsize(path) < 20_000
+    assert path in error_of(load_dataset, "own", trainloader=path)
+
+
+def test_compressed_zeros_do_not_take_gigabytes(tmp_path):
+    save(tmp_path / "d.pt", (torch.zeros(10**7), TY))
+    with zipfile.ZipFile(tmp_path / "d.pt") as stored:
+        with zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in stored.namelist():
+                packed.writestr(name, stored.read(name))
+    assert os.path.getsize(tmp_path / "b.pt") < 10**5
+    assert "b.pt" in error_of(load_dataset, "own", trainloader=str(tmp_path / "b.pt"))
+
+
+def test_saved_tensors_may_be_replaced_while_they_are_used(tmp_path):
+    """They are in memory, and no window into the file."""
+    path = save(tmp_path / "d.pt", (TX, TY))
+    data = load_dataset("own", trainloader=path)
+    os.truncate(path, 0)
+    assert torch.equal(data.train.inputs, TX) and torch.equal(data.train.targets, TY)

@@ -1,11 +1,16 @@
 """Laws of files in words."""
 
+import os
+import subprocess
+import sys
+
 import h5py
 import numpy as np
+import pytest
 
 from losslandscape import describe
-from losslandscape.files.layouts import write_surface
-from tests.conftest import GOLDEN, refused, run
+from losslandscape.files.layouts import Directions, write_directions, write_surface
+from tests.conftest import GOLDEN, ROOT, refused, run
 from tests.stores import surface
 
 
@@ -58,3 +63,38 @@ def test_what_stands_in_a_file_does_not_reach_the_terminal_as_a_command(tmp_path
     assert done.returncode == 0, done.stderr
     assert "a?b?[2J?" in done.stdout and "directions: d?.h5" in done.stdout
     assert all(letter.isprintable() or letter == "\n" for letter in done.stdout)
+
+
+NAMES = [b"\xff\xfe.h5", "ö 山.h5".encode(), b"a\nb\033[2J.h5"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("environment", [
+    {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "C.UTF-8"}])
+def test_any_name_is_told_on_any_terminal(tmp_path, name, environment):
+    made = surface(provenance={"model": "ö 山"}, dir_file="ö.h5", name="verlust_ö")
+    write_surface(os.fsdecode(os.fsencode(tmp_path) + b"/" + name), made)
+    done = subprocess.run([sys.executable, "-m", "losslandscape", "describe", os.fsencode(tmp_path) + b"/" + name],
+                          cwd=ROOT, capture_output=True, env=os.environ | environment)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert str(tmp_path) in lines[0] and "surface file, 2-D" in lines[1] and b"\033" not in done.stdout
+
+    missing = subprocess.run([sys.executable, "-m", "losslandscape", "describe", name], cwd=ROOT, capture_output=True,
+                             env=os.environ | environment)
+    assert missing.returncode == 2 and missing.stderr.count(b"\n") == 1 and b"\033" not in missing.stderr
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_norm_of_directions_of_complex_weights_is_told(tmp_path):
+    write_directions(tmp_path / "d.h5", Directions([np.array([3 + 4j, 0])]))
+    assert "1 tensors, 2 numbers, norm 5" in describe.describe(tmp_path / "d.h5")
+
+
+@pytest.mark.parametrize("value", [1e308, np.inf, np.nan])
+@pytest.mark.filterwarnings("error")
+def test_directions_of_any_numbers_are_told(tmp_path, value):
+    with h5py.File(tmp_path / "d.h5", "w") as f:
+        f["xdirection/0"] = np.full(3, value)
+    assert "1 tensors, 3 numbers, norm" in describe.describe(tmp_path / "d.h5")

@@ -6,12 +6,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from losslandscape import evaluator as evaluation
-from losslandscape.criteria import LOSSES, crossentropy
+from losslandscape.criteria import LOSSES, loss_criterion
 from losslandscape.data.datasets import load_dataset
 from losslandscape.data.splits import Batches, Split
 from losslandscape.devices import fits
 from losslandscape.errors import InputError
-from losslandscape.evaluator import EvaluationShard, Evaluator, check_repeatable, eval_loss
+from losslandscape.evaluator import EvaluationShard, Evaluator, eval_loss
 from losslandscape.files.layouts import Directions
 from losslandscape.networks.loading import load_net
 from losslandscape.weight_space import WeightPlane, create_target_direction, tensors_of
@@ -124,7 +124,7 @@ def test_several_devices_share_the_data():
 
 def test_data_that_do_not_fit_are_streamed_with_the_same_result():
     net = with_random_statistics("resnet20")
-    shards = [EvaluationShard(net, {"train": SMALL}, crossentropy, None, "", where)
+    shards = [EvaluationShard(net, {"train": SMALL}, loss_criterion("crossentropy"), None, "", where)
               for where in (True, False)]
     with torch.no_grad():
         kept, streamed = (shard.launch("train", 5, lambda: None).tolist() for shard in shards)
@@ -227,30 +227,6 @@ def test_inputs_may_be_positional_or_keyword_arguments_and_batches_may_be_stream
         nets = [net, *(copy.deepcopy(net) for _ in range(shards - 1))]
         found = Evaluator(nets, {"train": data}, batch_size=4)(["train"])
         assert found["train_loss"] == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("broken, words", [
-    (lambda x: F.dropout(x, 0.5), "two passes over the same inputs"),
-    (lambda x: x + torch.rand_like(x), "two passes over the same inputs"),
-])
-def test_a_network_that_does_not_repeat_itself_is_refused(broken, words):
-    class Net(nn.Module):
-        def forward(self, x):
-            return broken(x)
-
-    x = torch.randn(4, 6)
-    with pytest.raises(InputError, match=words):
-        check_repeatable(Net(), x, Net()(x))
-
-
-def test_a_network_whose_outputs_depend_on_the_batch_is_warned_about(capsys):
-    x = torch.randn(4, 6)
-    net = nn.BatchNorm1d(6, track_running_stats=False).eval()
-    check_repeatable(net, x, net(x))
-    assert "the surface depends on --batch_size" in capsys.readouterr().err
-    fixed = nn.BatchNorm1d(6).eval()
-    check_repeatable(fixed, x, fixed(x))
-    assert capsys.readouterr().err == ""
 
 
 # ---------------------------------------------------------------- batch norm

@@ -12,6 +12,7 @@ from losslandscape.files.atomic import write_file
 from losslandscape.files.layouts import Directions, read_surface, write_directions, write_surface
 from tests.conftest import ROOT
 from tests.stores import files_of_at_most, surface
+from tests.test_files_opening import make_special
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -32,6 +33,18 @@ def test_a_first_write_that_fails_leaves_nothing(tmp_path):
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         write_file(tmp_path / "no" / "s.h5", b"1")
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a socket", "a device"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path, kind):
+    path = tmp_path / "s.h5"
+    held = make_special(path, kind)
+    before = os.lstat(path)
+    with pytest.raises(InputError, match=f"got {kind}; choose another place"):
+        write_file(path, b"1")
+    assert os.lstat(path).st_ino == before.st_ino and os.listdir(tmp_path) == ["s.h5"]
+    if held is not None:
+        held.close()
 
 
 WRITER = """

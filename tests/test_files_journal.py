@@ -1,6 +1,7 @@
 """Laws of the journal of a large surface file: whole lines of the same origin count, and nothing is lost."""
 
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -64,7 +65,11 @@ def test_of_a_journal_that_was_cut_off_whole_lines_count(tmp_path, monkeypatch, 
     again.close()
 
 
-@pytest.mark.parametrize("damage", [b"", b"\n", b"\x00" * 100, b"00000000 [1, {}]\n", b"x" * 10000])
+NESTED = b"[" * 10**5
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"\x00" * 100, b"00000000 [1, {}]\n", b"x" * 10000, bytes(range(256)),
+                                    f"{zlib.crc32(NESTED):08x} ".encode() + NESTED + b"\n"], ids=lambda b: repr(b[:9]))
 def test_a_journal_that_is_none_is_not_read(tmp_path, monkeypatch, damage):
     journal = journal_with(tmp_path, monkeypatch)
     journal.write_bytes(damage)
@@ -122,12 +127,22 @@ def test_a_journal_whose_first_line_is_none_is_not_read(tmp_path, monkeypatch, h
 
 
 @pytest.mark.parametrize("content", [1, [], [1], [1, 2, 3], ["a", {}], [6, {}], [-1, {}], [0.5, {}], [1, [2.0]],
-                                     [1, {"train_loss": "x"}], [1, {"train_loss": None}], {"a": 1}])
+                                     [1, {"train_loss": "x"}], [1, {"train_loss": None}], {"a": 1}, [True, {}],
+                                     [1, {"train_loss": True}], [1, {"train_loss": 10**400}],
+                                     [1, {"train_loss": 1.0, "a": [[]]}]])
 def test_a_line_that_is_no_result_does_not_count_though_it_is_whole(tmp_path, monkeypatch, content):
     journal = journal_with(tmp_path, monkeypatch)
     journal.write_bytes(whole(HEAD, [0, values_of(0)], content, [2, values_of(2)]))
     again = store(tmp_path / "s.h5")
     assert again.missing().tolist() == [1, 3, 4, 5]
+    again.close()
+
+
+def test_a_line_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
+    journal = journal_with(tmp_path, monkeypatch)
+    journal.write_bytes(whole(HEAD, [0, values_of(0)], [1, {"x" * 10**6: 1.0}]))
+    again = store(tmp_path / "s.h5")
+    assert again.missing().tolist() == [1, 2, 3, 4, 5]
     again.close()
 
 

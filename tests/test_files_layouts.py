@@ -62,6 +62,14 @@ def test_directions_and_projections_are_read_as_they_were_written(tmp_path):
     assert provenance == {"k": 1}
 
 
+def test_directions_of_complex_weights_are_read_as_they_were_written(tmp_path):
+    axis = [np.array([[1 + 2j, -0.5j]], np.complex64), np.ones(3, np.float32)]
+    write_directions(tmp_path / "d.h5", Directions(axis))
+    for array, expected in zip(read_directions(tmp_path / "d.h5").x, axis, strict=True):
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
+
+
 def test_a_point_that_is_not_computed_is_minus_1_in_the_file_and_nan_in_memory(tmp_path):
     made = surface((1, 3), 5.0)
     made.computed["train_loss"][0, 1] = False
@@ -173,11 +181,39 @@ def test_the_name_of_the_direction_file_is_read_in_every_form_of_text(tmp_path, 
     assert read_surface(tmp_path / "s.h5").dir_file == "d.h5"
 
 
+OTHER_FILES = ["surface", "directions", "projection", "model", "damaged"]
+
+
+@pytest.mark.parametrize("kind", ["surface", "directions", "projection"])
+@pytest.mark.parametrize("other", OTHER_FILES)
+def test_a_file_replaces_one_of_its_own_kind_or_an_empty_one_and_no_other(tmp_path, kind, other):
+    path = tmp_path / "file"
+    path.touch()
+    write_good_file(kind, path)
+    write_good_file(kind, path)
+    path.unlink()
+    if other == kind:
+        return
+
+    if other == "model":
+        path.write_bytes(b"PK\x03\x04 trained for a month")
+    elif other == "damaged":
+        write_good_file(kind, path)
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        write_good_file(other, path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="or of a .* file to replace, got .*file, which is something else"):
+        write_good_file(kind, path)
+    assert path.read_bytes() == before
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_damage_to_the_bytes_of_a_file_is_refused_or_read(tmp_path_factory, data):
     """Not one of them may end in another exception."""
     path = tmp_path_factory.getbasetemp() / "bytes.h5"
+    path.unlink(missing_ok=True)
     write_good_file("surface", path)
     image = bytearray(path.read_bytes())
     for position in data.draw(st.lists(st.integers(0, len(image) - 1), min_size=1, max_size=20)):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import pytest
@@ -14,8 +15,10 @@ from losslandscape.errors import InputError
 from losslandscape.files import lock as lock_module
 from losslandscape.files.layouts import read_surface
 from losslandscape.files.lock import Lock, TakenOver
+from losslandscape.files.names import journal_path, lock_path
 from tests.conftest import ROOT
 from tests.stores import hidden, store, values_of
+from tests.test_files_opening import make_special
 
 HOLDER = """
 import sys
@@ -115,6 +118,37 @@ def test_a_lock_that_says_nothing_is_taken_over_when_it_is_old(tmp_path, text):
     os.utime(path, (time.time() - 60,) * 2)
     Lock(tmp_path / "s.h5").release()
     assert os.listdir(tmp_path) == []
+
+
+def nested(depth):
+    return json.loads("[" * depth + "]" * depth)
+
+
+@pytest.mark.parametrize("value", ["a\nerror: b\x1b[2J", "x" * 10**3, nested(400), {"a": 1}, None, 10**400])
+def test_whatever_a_living_lock_says_is_told_in_one_short_line(tmp_path, value):
+    path = planted(tmp_path, host=value, started=value, pid=1)
+    with pytest.raises(InputError, match="being written by another job") as caught:
+        Lock(tmp_path / "s.h5")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+    os.unlink(path)
+
+
+def test_a_lock_of_the_far_future_is_no_living_jobs(tmp_path):
+    planted(tmp_path, age=-10**6, host="elsewhere")
+    Lock(tmp_path / "s.h5").release()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a socket"])
+@pytest.mark.parametrize("hidden_file", [lock_path, journal_path])
+def test_what_is_no_file_in_the_place_of_a_lock_or_journal_is_refused_at_once(tmp_path, kind, hidden_file):
+    path = hidden_file(str(tmp_path / "s.h5"))
+    held = make_special(Path(path), kind)
+    with pytest.raises(InputError, match=f"expected a file at {path}, got {kind}; move it away"):
+        store(tmp_path / "s.h5")
+    assert os.listdir(tmp_path) == [os.path.basename(path)]
+    if held is not None:
+        held.close()
 
 
 def test_a_lock_left_after_the_last_save_is_removed_by_the_next_start_and_a_living_jobs_is_not(tmp_path):

@@ -298,3 +298,15 @@ def test_bad_input_is_one_line_and_exit_code_2(args):
     result = command(*args)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("lowest, is_told", [(-0.5, True), (-20, True), (0.0, False), (0.5, False)])
+def test_sharpness_of_a_loss_below_0_is_said_not_to_compare(lowest, is_told, tmp_path):
+    write_surface(tmp_path / "s.h5", surface(lambda x: lowest + x**2))
+    assert ("sharpness, relative to 1 + f(c), does not compare" in command(tmp_path / "s.h5").stdout) == is_told
+
+
+def test_a_name_with_an_escape_sequence_is_harmless_in_the_table(tmp_path):
+    path = tmp_path / "s\x1b[31m\n.h5"
+    write_surface(path, surface(lambda x: 0.5 + x**2))
+    assert "s?[31m?.h5" in command(path).stdout

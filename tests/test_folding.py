@@ -1,13 +1,18 @@
+import time
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from losslandscape.copies import use_memory_format
 from losslandscape.criteria import crossentropy
-from losslandscape.evaluator import eval_loss
+from losslandscape.evaluator import Evaluator, eval_loss
 from losslandscape.files.layouts import Directions
 from losslandscape.folding import FoldedConvolution, fold
 from losslandscape.networks.models import MODELS
-from losslandscape.weight_space import WeightPlane, create_random_direction
+from losslandscape.weight_space import WeightPlane, create_random_direction, create_target_direction
+from tests import stale_networks
 from tests.oracles import images, with_random_statistics
 
 
@@ -96,3 +101,83 @@ def test_other_dtypes_are_refused_where_layers_with_weights_would_mix():
     example = torch.randn(2, 3, 8, 8)
     assert fold(net, example) is not None
     assert fold(net, example, torch.bfloat16) is None
+
+
+# ---------------------------------------------------------------- networks that a graph does not follow
+
+
+def trained(kind, seed):
+    torch.manual_seed(seed)
+    return kind().eval()
+
+
+def plain_loss(net, split):
+    with torch.no_grad():
+        return float(F.cross_entropy(net(split.inputs), split.targets))
+
+
+@pytest.mark.parametrize("dir_type", ["weights", "states"])
+@pytest.mark.parametrize("kind", stale_networks.FOLLOWING)
+def test_the_loss_at_1_is_that_of_the_second_network(kind, dir_type):
+    """From A towards B, whatever forward does with the tensors; and back at A it is A's."""
+    split = images(12, classes=4, size=8)
+    start, end = trained(kind, 0), trained(kind, 1)
+    if dir_type == "weights":  # buffers stay those of A
+        for own, other in zip(end.buffers(), start.buffers(), strict=True):
+            own.copy_(other)
+    expected = [plain_loss(start, split), plain_loss(end, split)]
+
+    net = trained(kind, 0)
+    towards = [t.numpy() for t in create_target_direction(net, end, dir_type)]
+    plane = WeightPlane(use_memory_format(net, torch.channels_last), Directions(towards), dir_type)
+    evaluator = Evaluator([net], {"train": split}, batch_size=12)
+    for x in (0, 1, 0):
+        plane.place(x)
+        assert evaluator(["train"])["train_loss"] == pytest.approx(expected[x], rel=1e-4)
+    assert expected[0] != pytest.approx(expected[1], rel=2e-3)  # 20 times the tolerance
+
+
+@pytest.mark.parametrize("kind", [*stale_networks.FOLLOWING, *stale_networks.KEEPING])
+def test_a_network_is_not_changed_by_the_attempt_to_fold_it(kind):
+    net, other = trained(kind, 0), trained(kind, 0)
+    split = images(6, classes=4, size=8)
+    modes = [module.training for module in net.modules()]
+    fold(net, split.inputs[:2])
+    assert [module.training for module in net.modules()] == modes
+    if kind in stale_networks.FOLLOWING:
+        assert plain_loss(net, split) == plain_loss(other, split)
+
+
+@pytest.mark.parametrize("kind", [
+    stale_networks.Base, stale_networks.BufferAlone, stale_networks.Frozen, stale_networks.WeightNorm,
+    stale_networks.CastsToFloat,
+])
+def test_what_a_graph_can_follow_is_folded(kind):
+    assert fold(trained(kind, 0), images(2, size=8).inputs) is not None
+
+
+def test_networks_that_amplify_rounding_are_folded():
+    for name in ("resnet56_noshort", "resnet110_noshort"):
+        assert fold(with_random_statistics(name), images(2, size=32).inputs) is not None
+
+
+def test_a_folded_pass_that_is_right_only_where_the_network_is_is_refused(monkeypatch):
+    """beta is 0 in a new batch norm, so nobody sees there that it is left out."""
+    net = convolution_then(nn.BatchNorm2d(4))
+    example = torch.randn(2, 3, 8, 8)
+    assert fold(net, example) is not None
+
+    def refresh_without_beta(self, scale):
+        self.conv.weight.copy_(self.source.weight * scale.view(-1, 1, 1, 1))
+        self.conv.bias.copy_((self.source.bias - self.norm.running_mean) * scale)
+
+    monkeypatch.setattr(FoldedConvolution, "refresh", refresh_without_beta)
+    assert fold(net, example) is None
+
+
+def test_folding_is_proven_in_less_than_a_second():
+    net, example = with_random_statistics("resnet56"), images(4).inputs
+    fold(net, example)
+    start = time.process_time()
+    fold(net, example)
+    assert time.process_time() - start < 1  # 0.25 s on a core of its own

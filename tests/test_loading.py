@@ -127,7 +127,7 @@ def test_the_right_model_is_found_for_any_checkpoint_whatever_its_number_of_clas
     with torch.device("meta"):
         outlines = MODELS[name](num_classes=100).state_dict()
     torch.save({key: torch.zeros(value.shape, dtype=value.dtype) for key, value in outlines.items()}, tmp_path / "m.t7")
-    assert one_line(load_net, requested, tmp_path / "m.t7").endswith(f"give --model {name}")
+    assert f"give --model {name}" in one_line(load_net, requested, tmp_path / "m.t7")
 
 
 def test_a_shape_that_differs_is_told_with_both_shapes(weights, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.interpolate import RegularGridInterpolator
 
 import h52html
-from losslandscape.files.grid import Surface
+from losslandscape.files.grid import Grid, Surface
 from losslandscape.files.layouts import write_projection, write_surface
 from tests import browser
 from tests.made_surfaces import HOSTILE, bowl, bowl_named, surface_with_all, wall
@@ -355,12 +355,43 @@ def test_untidy_texts_of_a_file_are_shown_in_one_line(opened, tmp_path):
     assert browser.errors(driver) == []
 
 
-def test_surface_without_a_finite_value_is_said_to_have_none(opened, tmp_path):
+def test_values_of_which_none_is_finite_are_said_to_have_none(opened, tmp_path):
     driver = opened[0]
-    bowls = bowl_named("train_loss")
-    empty = Surface(bowls.grid, {"train_loss": np.full_like(LOSS, np.nan)}, bowls.computed)
-    open_page_of(driver, empty, tmp_path)
+    bowls = bowl_named("train_loss", "test_loss")
+    values = {"train_loss": np.full_like(LOSS, np.nan), "test_loss": LOSS}
+    open_page_of(driver, Surface(bowls.grid, values, bowls.computed), tmp_path)
     assert texts_of(driver, ".facts") == ["no finite value"]
+    assert browser.errors(driver) == []
+
+
+def dots_of(driver):
+    """Share of the pixels of the plot that are coloured, as surfaces and markers are."""
+    picture = np.asarray(Image.open(io.BytesIO(driver.find_element("css selector", ".plot").screenshot_as_png)))
+    colours = picture[..., :3].astype(int)
+    return (np.ptp(colours, axis=-1) > 40).mean()
+
+
+@pytest.mark.parametrize("case", ["one finite", "large", "small", "far apart", "negative", "long and narrow"])
+def test_unusual_numbers_are_seen(case, opened, tmp_path):
+    x, y, z = X, Y, LOSS
+    if case == "one finite":
+        z = np.full_like(LOSS, np.nan)
+        z[3, 4] = 0.3
+    elif case == "large":
+        x, y, z = 1e140 * X, 1e140 * Y, 1e140 * LOSS
+    elif case == "small":
+        x, y, z = 1e-140 * X, 1e-140 * Y, 1e-140 * LOSS
+    elif case == "far apart":
+        z = 1e8 + LOSS
+    elif case == "negative":
+        z = LOSS - 100
+    else:
+        x = 1e9 * X
+    driver = opened[0]
+    surface = Surface(Grid(x, y), {"train_loss": z}, {"train_loss": np.ones(z.shape, bool)})
+    open_page_of(driver, surface, tmp_path)
+    assert dots_of(driver) > (1e-4 if case == "one finite" else 0.02)
+    np.testing.assert_allclose(drawn_heights(driver, 0), z, rtol=1e-6, atol=1e-6)
     assert browser.errors(driver) == []
 
 

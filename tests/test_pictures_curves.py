@@ -415,3 +415,35 @@ def test_a_missing_package_is_named_with_its_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.style", None)
     with pytest.raises(InputError, match="pip install matplotlib"):
         plot_1d_loss_err(str(GOLDEN / CURVE))
+
+
+# ---------------------------------------------------------------- losses below 0
+
+
+@pytest.mark.parametrize("low, high", [(-5, -1), (-5, 3), (-1e4, 1e4), (-2.5, -2.5), (0, 0)])
+def test_an_axis_of_losses_below_0_holds_the_curve_and_ends_near_it(low, high, tmp_path, drawn):
+    path = str(tmp_path / "s.h5")
+    save(path, train_loss=lambda x: low + (high - low) * np.abs(x))
+    plot_1d_loss_err(path)
+    for figure in drawn.values():
+        bottom, top = figure.axes[0].get_ylim()
+        assert bottom < low and high < top
+        assert top - bottom <= 1.2 * (high - low) or low == high
+
+
+def test_the_top_of_an_axis_of_losses_below_0_may_be_below_0_itself(tmp_path, drawn):
+    path = str(tmp_path / "s.h5")
+    save(path, train_loss=lambda x: -5 + 4 * np.abs(x))
+    plot_1d_loss_err(path, loss_max=-2)
+    for figure in drawn.values():
+        bottom, top = figure.axes[0].get_ylim()
+        assert bottom < -5 and top == -2
+
+
+def test_losses_without_a_logarithm_are_told(tmp_path, drawn, capsys):
+    path = str(tmp_path / "s.h5")
+    _, values = save(path, train_loss=lambda x: x + 0.01)
+    plot_1d_loss_err(path, log=True)
+    losses = values["train_loss"]
+    expected = f"{(losses <= 0).sum()} of {len(losses)} values are 0 or less and have no logarithm"
+    assert expected in capsys.readouterr().err

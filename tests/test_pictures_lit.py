@@ -17,10 +17,7 @@ from losslandscape.pictures.lit import (
     camera_position,
     content_aspect,
     gif_bytes,
-    is_film,
     lit_picture,
-    mp4_bytes,
-    png_bytes,
     require_rendering,
 )
 from losslandscape.pictures.mesh import box_mesh, surface_heights
@@ -96,16 +93,3 @@ def test_gif_of_frames_keeps_their_colours():
     for i, frame in enumerate(frames):
         film.seek(i)
         assert np.abs(np.asarray(film.convert("RGB"), int) - np.asarray(frame, int)).max() < 10
-
-
-def test_films_are_recognized_and_other_files_are_not():
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-    assert is_film(gif_bytes(frames))
-    assert not is_film(png_bytes(frames[0]))
-    assert not is_film(b"") and not is_film(b"\x89HDF\r\n\x1a\n")
-
-
-def test_mp4_of_frames_is_recognized_as_a_film():
-    pytest.importorskip("imageio_ffmpeg")
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-    assert is_film(mp4_bytes(frames))

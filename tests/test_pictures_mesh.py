@@ -81,7 +81,7 @@ def test_values_without_a_logarithm_and_surfaces_without_a_cell_are_refused():
 def test_coordinates_that_are_not_finite_are_refused():
     damaged = surface_of(bowl)
     damaged.grid.x[3] = np.nan
-    with pytest.raises(InputError, match="finite coordinates"):
+    with pytest.raises(InputError, match="finite and increasing coordinates"):
         surface_heights(damaged)
 
 

@@ -14,9 +14,10 @@ from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid, Surface
 from losslandscape.files.layouts import read_surface
 from losslandscape.pictures import page
-from losslandscape.pictures.page import PagePanel, computed_words, html_page, is_page, page_headline, panel_labels
+from losslandscape.pictures.overwrite import OUTPUT_KINDS
+from losslandscape.pictures.page import PagePanel, computed_words, html_page, page_headline, panel_labels
 from tests.conftest import GOLDEN, ROOT
-from tests.made_surfaces import HOSTILE, bowl, bowl_named, surface_with_all, wall
+from tests.made_surfaces import HOSTILE, bowl, bowl_named, surface_of, surface_with_all, wall
 
 SQUARE = ("model_6.t7_weights_xignore=biasbn_xnorm=filter_yignore=biasbn_ynorm=filter.h5"
           "_[-1.0,1.0,5]x[-1.0,1.0,5].h5")
@@ -53,6 +54,12 @@ class Elements(HTMLParser):
         return json.loads(self.scripts[0])
 
 
+def unpacked(packed):
+    """The values as page.js computes them."""
+    floats = np.frombuffer(base64.b64decode(packed["floats"]), "<f4").astype(float)
+    return packed["low"] + packed["scale"] * floats
+
+
 def elements_of(*panels, name=None):
     return Elements(html_page(list(panels), name))
 
@@ -83,6 +90,26 @@ def test_every_element_that_the_script_asks_for_is_in_the_page():
     asked_for = set(re.findall(r'(?:element|fillButtons)\("(\w+)"', script))
     ids = {attributes.get("id") for _, attributes in elements_of(PagePanel(surface_with_all(bowl))).tags}
     assert asked_for <= ids
+
+
+# ---------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize("low, span", [(0, 1), (0.3, 1e9), (1e8, 10), (-1e6, 1e-3), (-3, 6),
+                                       (1e140, 1e141), (0, 1e-140), (-1e150, 2e150)])
+def test_packed_values_keep_seven_digits_of_their_range(low, span):
+    values = np.ma.masked_array(low + span * np.linspace(0, 1, 50), mask=np.arange(50) == 7)
+    got = unpacked(page.pack_values(values))
+    assert np.isnan(got[7])
+    np.testing.assert_allclose(np.delete(got, 7), values.compressed(), rtol=1e-15, atol=1e-7 * span)
+    json.dumps({key: value for key, value in page.pack_values(values).items()}, allow_nan=False)
+
+
+def test_a_page_without_a_finite_value_is_refused():
+    nothing = surface_of(lambda x, y: np.nan * x)
+    with pytest.raises(InputError, match="finite value in S.h5, found none"):
+        html_page([PagePanel(nothing, "", "S.h5")])
+    assert html_page([PagePanel(nothing), PagePanel(surface_of(bowl))])
 
 
 # ---------------------------------------------------------------- the page as text
@@ -124,7 +151,7 @@ def test_control_characters_and_line_breaks_become_spaces():
 
 def test_gaps_are_nan_and_infinity_stays():
     (panel,) = elements_of(PagePanel(surface_with_all(wall, gaps=[(3, 4)]), "w")).data["panels"]
-    values = np.frombuffer(base64.b64decode(panel["values"]["train_loss"]), "<f4").reshape(7, 9)
+    values = unpacked(panel["values"]["train_loss"]).reshape(7, 9)
     assert np.isnan(values[3, 4]) and np.isnan(values[0, 0])
     assert (values[:, -1] == np.inf).all()
     assert np.isfinite(values[1:, :-1]).sum() == 6 * 8 - 1
@@ -223,7 +250,7 @@ def test_what_was_computed_is_said_in_words(names, words):
 
 def test_pages_of_this_and_of_the_first_version_are_recognized():
     text = html_page([PagePanel(surface_with_all(bowl))])
-    assert is_page(text.encode()[:2000])
+    assert OUTPUT_KINDS["html"].may_be_replaced(text.encode(), chosen=True)
     first_version = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -232,9 +259,9 @@ def test_pages_of_this_and_of_the_first_version_are_recognized():
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';
  style-src 'unsafe-inline'; img-src data: blob:; worker-src blob:; form-action 'none'; base-uri 'none'">
 <title>S.h5</title>"""
-    assert is_page(first_version.encode())
+    assert OUTPUT_KINDS["html"].may_be_replaced(first_version.encode(), chosen=True)
 
 
 @pytest.mark.parametrize("text", ["", "<!DOCTYPE html>\n<html><head><title>losslandscape</title>", "\x89HDF\r\n\x1a\n"])
 def test_other_files_are_not_recognized_as_pages(text):
-    assert not is_page(text.encode("latin-1"))
+    assert not OUTPUT_KINDS["html"].may_be_replaced(text.encode("latin-1"), chosen=False)

@@ -8,6 +8,7 @@ import pytest
 import plot_2D
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_projection, write_projection
+from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.paths import is_inside, path_box, plot_contour_trajectory, plot_trajectory, widened
 from tests.drawing import PCA, PROJECTION, contour_lines, legend_texts, save_surface, uneven_bowl
 
@@ -83,14 +84,14 @@ def test_a_widened_box_has_room_on_each_side(points, tmp_path):
     path = str(tmp_path / "p.h5")
     x, y = np.array(points, float).T
     write_projection(path, {"proj_xcoord": x, "proj_ycoord": y}, {})
-    box = path_box([path])
+    box = path_box([read_path_table(path)])
     assert box == (x.min(), x.max(), y.min(), y.max())
     left, right, bottom, top = widened(box)
     assert left < x.min() and x.max() < right and bottom < y.min() and y.max() < top
     assert is_inside(box, widened(box)) and not is_inside(widened(box), box)
 
 
-@pytest.mark.parametrize("x, reason", [([], "at least one point"), ([0, np.nan], "finite"), ([np.inf], "finite")])
+@pytest.mark.parametrize("x, reason", [([], "one-dimensional"), ([0, np.nan], "finite"), ([np.inf], "finite")])
 def test_a_path_without_points_or_with_one_at_infinity_is_refused(x, reason, tmp_path):
     path = str(tmp_path / "p.h5")
     write_projection(path, {"proj_xcoord": np.array(x, float), "proj_ycoord": np.zeros(len(x))}, {})

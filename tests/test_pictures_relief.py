@@ -1,10 +1,13 @@
 """The 3-D figure: it shows the surface, cut where it says, with numbers that can be read."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from mpl_toolkits.mplot3d import Axes3D
 
-from losslandscape.pictures.relief import height_axis, refined
+from losslandscape.pictures.relief import height_axis, refined, usual_top
+from losslandscape.pictures.scales import Scale
 from losslandscape.pictures.surfaces import plot_2d_contour
 from tests.drawing import save_surface, uneven_bowl
 
@@ -82,13 +85,13 @@ def test_refining_keeps_the_points_and_is_linear_between_them(shape):
 
 
 @pytest.mark.parametrize("low, high, zlim, log, ends, is_cut", [
-    (0.2, 50, None, False, (0, 10), True),  # the usual top of a loss
+    (0.2, 50, 10, False, (0, 10), True),
+    (0.2, 50, None, False, (0, 50), False),
     (0.2, 5, None, False, (0, 5), False),
     (4, 5, None, False, (4, 5), False),  # all of it would be flat above 0
     (0.2, 50, 20, False, (0, 20), True),
     (0.2, 50, 100, False, (0, 100), False),
-    (20, 50, None, False, (20, 50), False),  # nothing is below the usual top
-    (20, 50, 10, False, (20, 50), False),  # nor below the user's
+    (20, 50, 10, False, (20, 50), False),  # nothing is below the user's top
     (-1, 3, 100, True, (-1, 2), True),
     (-1, 3, -5, True, (-1, 3), False),
     (3, 3, None, False, (3, 4), False),
@@ -96,3 +99,17 @@ def test_refining_keeps_the_points_and_is_linear_between_them(shape):
 def test_the_height_axis_ends_where_asked_and_shows_something(low, high, zlim, log, ends, is_cut):
     axis = height_axis("train_loss", low, high, zlim, log)
     assert (axis.bottom, axis.top) == pytest.approx(ends) and axis.is_cut == is_cut
+
+
+@pytest.mark.parametrize("values, name, top", [
+    (np.linspace(0.2, 50, 100), "train_loss", 10),
+    (np.linspace(0.2, 5, 100), "train_loss", None),
+    (np.linspace(20, 50, 100), "train_loss", None),  # nothing is below 10
+    (np.append(np.linspace(20, 50, 100), 0.1), "train_loss", None),  # almost nothing is
+    (np.linspace(-3, 50, 100), "train_loss", 25),  # of the scale
+    (np.linspace(0.2, 50, 100), "train_err", None),
+    (np.full(100, -3.0), "train_loss", None),
+])  # fmt: skip
+def test_the_usual_top_of_the_height_axis_leaves_something_to_see(values, name, top):
+    panel = SimpleNamespace(name=name, finite=values)
+    assert usual_top(panel, Scale(np.array([]), -3, 25, log=False)) == top

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import LogNorm
 
-from losslandscape.pictures.scales import Scale, log_levels, thinned
+from losslandscape.pictures.scales import Scale, log_levels, thinned, top_that_shows
 from losslandscape.pictures.surfaces import plot_2d_contour
 from tests.drawing import contour_lines, heat_mesh, save_surface, uneven_bowl
 
@@ -97,3 +97,59 @@ def test_ticks_are_thinned_to_what_fits_beginning_with_the_first(total):
     ticks = thinned(np.arange(total), 12)
     assert len(ticks) <= 12 and list(ticks[:1]) == list(range(total))[:1]
     assert len(set(np.diff(ticks))) <= 1
+
+
+# ---------------------------------------------------------------- losses below 0
+
+
+@pytest.mark.parametrize("lowest", [-2.8, -12, -1e5])
+@pytest.mark.parametrize("steepness", [1, 8])
+def test_a_loss_below_0_has_levels_where_most_of_its_values_are(lowest, steepness, tmp_path, drawn, only, capsys):
+    only("2dcontour", "2dheat")
+    path = str(tmp_path / "s.h5")
+    surface = save_surface(path, lambda x, y: lowest + np.expm1(steepness * (x**2 + 1.3 * y**2)))
+    plot_2d_contour(path)
+    z, levels = surface.values["train_loss"], contour_lines(drawn["2dcontour.pdf"]).levels
+    assert len(levels) >= 5
+    assert (z < levels[0]).mean() <= 0.5  # not all of the picture is one colour
+    mesh = heat_mesh(drawn["2dheat.pdf"])
+    assert mesh.norm.vmin == pytest.approx(z.min()) and (z > mesh.norm.vmax).mean() < 0.6
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "train_loss goes below 0, from" in lines[0] and "chosen from the data" in lines[0]
+
+
+def test_limits_for_a_loss_below_0_are_the_users(tmp_path, drawn, only, capsys):
+    only("2dcontour", "2dheat")
+    path = str(tmp_path / "s.h5")
+    surface = save_surface(path, lambda x, y: uneven_bowl(x, y) - 12)
+    plot_2d_contour(path, vmax=-5, vlevel=1)
+    low = surface.values["train_loss"].min()
+    assert np.allclose(contour_lines(drawn["2dcontour.pdf"]).levels, low + np.arange(1, 7))
+    assert heat_mesh(drawn["2dheat.pdf"]).norm.vmax == -5 and capsys.readouterr().err == ""
+
+
+def test_white_lines_between_filled_contours_below_0_are_not_dashed(tmp_path, drawn, only):
+    only("2dcontourf")
+    path = str(tmp_path / "s.h5")
+    save_surface(path, lambda x, y: uneven_bowl(x, y) - 12)
+    plot_2d_contour(path)
+    white = contour_lines(drawn["2dcontourf.pdf"])
+    assert {pattern for _, pattern in white.get_linestyle()} == {None}
+
+
+def test_values_without_a_logarithm_are_told(tmp_path, drawn, only, capsys):
+    only("2dheat")
+    path = str(tmp_path / "s.h5")
+    save_surface(path, lambda x, y: x + 0 * y, "-1:1:5", "-1:1:5")
+    plot_2d_contour(path, log=True)
+    assert "15 of 25 values of train_loss are 0 or less and have no logarithm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("z", [
+    [3.0], [1, 1, 1], [0, 1, 2, 3], [0] * 9 + [5], [0, 1e-3, 2e-3, 1e9], [-5] * 4 + [1e9] * 4,
+])  # fmt: skip
+def test_the_top_that_shows_most_values_is_one_of_their_range(z):
+    z = np.array(z, float)
+    top = top_that_shows(z)
+    assert z.min() <= top <= z.max()
+    assert (z < z.min() + (top - z.min()) / 10).mean() <= 0.5

@@ -92,7 +92,7 @@ def test_tuples_and_dicts_are_positional_and_keyword_arguments():
         assert torch.equal(splits.apply(net, split.part(slice(2, 5)).inputs), -5 * X[2:5])
 
 
-@pytest.mark.parametrize("form", ["tensors", "map-style"])
+@pytest.mark.parametrize("form", ["tensors", "map-style", "loader", "list of batches", "iterable data set"])
 def test_parts_of_the_training_data_are_disjoint_and_those_of_named_data_sets(form):
     parts = [as_split(SAME[form], "it", data_split=3, split_idx=i) for i in range(3)]
     order = np.random.RandomState(0).permutation(10)
@@ -107,7 +107,7 @@ def test_parts_of_the_training_data_are_disjoint_and_those_of_named_data_sets(fo
     ([], "at least one batch"),
     (Again([]), "at least one batch"),
     ([1, 2], "batches .inputs, targets."),
-    ([(X, Y, Y)], "got tuple of 3"),
+    ([(X,)], "of 1; return pairs"),
     (Again([{"x": X}]), "rename the targets"),
     ((X, Y[:5]), "as many inputs as targets"),
     ((X[:0], Y[:0]), "at least one"),
@@ -124,9 +124,10 @@ def test_anything_else_is_refused_with_what_to_do(given, words):
     assert "\n" not in str(error.value)
 
 
-def test_batches_can_not_be_divided():
+def test_padded_batches_can_not_be_divided():
+    padded = [(torch.ones(3, 5), torch.zeros(3)), (torch.ones(3, 7), torch.zeros(3))]
     with pytest.raises(InputError, match="leave --data_split out"):
-        as_split(Again(PIECES), "it", data_split=2)
+        as_split(Again(padded), "it", data_split=2)
 
 
 def test_the_hash_knows_values_order_and_types():

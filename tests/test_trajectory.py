@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import Directions, read_directions, read_projection
 from losslandscape.networks.loading import load_net
+from losslandscape.training_runs import find_checkpoints
 from losslandscape.weight_space import create_target_direction
 from tests.conftest import GOLDEN, ROOT
 
@@ -45,7 +47,7 @@ def save_run(folder, count, seed=0, net=Tiny, change=lambda state, epoch: state,
 
 def path_of(folder, dir_type="weights", net=Tiny, **which):
     """Path of a run of a network that is not one of --model's."""
-    run = trajectory.find_checkpoints(str(folder), **which)
+    run = find_checkpoints(str(folder), **which)
     with torch.device("meta"):
         empty = net()
     n = len(run.files)
@@ -66,7 +68,7 @@ PARAMETERS = [name for name, _ in Tiny().named_parameters()]
 
 
 def golden_path(dir_type="weights", **which):
-    run = trajectory.find_checkpoints(str(GOLDEN), **{"max_epoch": 6, "save_epoch": 2} | which)
+    run = find_checkpoints(str(GOLDEN), **{"max_epoch": 6, "save_epoch": 2} | which)
     return trajectory.open_path([run], "resnet20", dir_type)
 
 
@@ -107,7 +109,7 @@ def test_the_checkpoints_that_exist_in_range_are_taken_in_epoch_order(tmp_path, 
         (tmp_path / f"model_{epoch}.t7").touch()
     for other in ("opt_state_4.t7", "model_5.pth", "model_best.t7", "model_6xt7"):
         (tmp_path / other).touch()
-    run = trajectory.find_checkpoints(str(tmp_path), **which)
+    run = find_checkpoints(str(tmp_path), **which)
     assert run.epochs == epochs
     assert [os.path.basename(file) for file in run.files] == [f"model_{epoch}.t7" for epoch in epochs]
 
@@ -115,17 +117,17 @@ def test_the_checkpoints_that_exist_in_range_are_taken_in_epoch_order(tmp_path, 
 def test_a_folder_without_checkpoints_is_refused_with_what_there_is(tmp_path):
     (tmp_path / "net_3.pth").touch()
     with pytest.raises(InputError, match=r"expected checkpoints model_E.t7 .*net_3.pth.*--prefix"):
-        trajectory.find_checkpoints(str(tmp_path))
-    assert trajectory.find_checkpoints(str(tmp_path), "net_", ".pth").epochs == (3,)
+        find_checkpoints(str(tmp_path))
+    assert find_checkpoints(str(tmp_path), "net_", ".pth").epochs == (3,)
     with pytest.raises(InputError, match="expected the folder"):
-        trajectory.find_checkpoints(str(tmp_path / "nowhere"))
+        find_checkpoints(str(tmp_path / "nowhere"))
 
 
 def test_two_files_of_one_epoch_are_refused(tmp_path):
     (tmp_path / "model_3.t7").touch()
     (tmp_path / "model_003.t7").touch()
     with pytest.raises(InputError, match="one checkpoint of epoch 3"):
-        trajectory.find_checkpoints(str(tmp_path))
+        find_checkpoints(str(tmp_path))
 
 
 # ---------------------------------------------------------------- PCA
@@ -326,7 +328,7 @@ def test_a_bad_checkpoint_among_many_is_named(golden):
         (golden / f"model_{epoch}.t7").write_bytes(good)
 
     def opened():
-        return trajectory.open_path([trajectory.find_checkpoints(str(golden))], "resnet20")
+        return trajectory.open_path([find_checkpoints(str(golden))], "resnet20")
 
     opened()
     (golden / "model_3.t7").write_bytes(good[:-5000])
@@ -353,15 +355,15 @@ def test_a_few_checkpoints_are_open_at_a_time(tmp_path, monkeypatch):
     alive, most = [0], [0]
     read = trajectory.read_checkpoint
 
-    class State(dict):
-        def __del__(self):
-            alive[0] -= 1
+    def let_go():
+        alive[0] -= 1
 
     def counted(*args, **kwargs):
-        found = read(*args, **kwargs)
+        checkpoint = read(*args, **kwargs)
         alive[0] += 1
         most[0] = max(most[0], alive[0])
-        return type(found)(State(found.state_dict), found.info)
+        weakref.finalize(checkpoint.state_dict["conv.weight"], let_go)
+        return checkpoint
 
     monkeypatch.setattr(trajectory, "read_checkpoint", counted)
     path = path_of(tmp_path)

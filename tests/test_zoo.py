@@ -168,3 +168,42 @@ def test_every_parameter_gets_a_gradient(name):
     net = MODELS[name]()
     net(torch.randn(3, 3, 16, 16)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+# ---------------------------------------------------------------- shortcuts without parameters
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet56", "resnet18", "resnet50", "wrn56_2"])
+def test_option_a_has_the_parameters_of_the_network_without_shortcuts(name):
+    with torch.device("meta"):
+        outline = MODELS[name](shortcut="A").state_dict()
+        assert [(k, v.shape) for k, v in outline.items()] == [
+            (k, v.shape) for k, v in MODELS[f"{name}_noshort"]().state_dict().items()]
+
+
+def test_option_a_takes_every_other_pixel_and_adds_zero_channels_on_both_sides():
+    block = randomize(MODELS["resnet20"](shortcut="A")).layer2[0]
+    x = torch.rand(2, 16, 8, 8)
+    with torch.no_grad():
+        block.bn2.weight.zero_()
+        block.bn2.bias.zero_()  # the branch is zero: what remains is relu(0 + shortcut)
+        out = block(x)
+    assert out.shape == (2, 32, 4, 4)
+    torch.testing.assert_close(out[:, 8:24], x[:, :, ::2, ::2])
+    assert not out[:, :8].any() and not out[:, 24:].any()
+
+
+@pytest.mark.parametrize("side", [8, 9, 28])
+def test_option_a_is_traced_for_images_of_any_size(side):
+    net = randomize(MODELS["resnet20"](shortcut="A"))
+    x = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), net(x))
+
+
+def test_the_option_of_a_shortcut_is_a_or_b():
+    with pytest.raises(ValueError, match="A or B"):
+        MODELS["resnet20"](shortcut="C")
+    with pytest.raises(ValueError, match="without shortcuts"):
+        MODELS["resnet20_noshort"](shortcut="A")
+    assert MODELS["resnet20"](shortcut="B").state_dict().keys() == MODELS["resnet20"]().state_dict().keys()

@@ -1,115 +1,197 @@
-"""What a network takes: a tensor (N, ...), or a tuple or dict of them, nested as deep as one likes.
+"""What a network takes, and what its output is compared with: tensors (N, ...), nested at will.
 
-    apply(net, inputs)          net(inputs), net(*inputs) or net(**inputs)
-    pair(batch)                 (inputs, targets) of whatever a loader gives as a batch
+    apply(net, inputs)                  net(inputs), net(*inputs) or net(**inputs)
+    each(value, function)               with function(tensor) in place of every tensor
+    to_device(value, device, ready)     the same, and objects are moved
+    samples_in(targets)                 how many samples they are of
+
+A value is a tensor, or a tuple or dict of values; or, in a batch that can't be cut,
+
+    PerSample       a list of one value for each sample, where their shapes differ
+    an object       with a method to(device): a graph, a packed sequence; a network gets it whole
+    a constant      of the batch: None, a flag, a number
 """
 
+import copy
+from collections import UserDict
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from torch import nn
 
-from losslandscape.errors import InputError
-
-TARGETS = ("targets", "labels", "label", "y")  # keys of the targets in a batch that is a dict
+CONSTANTS = bool | int | float | complex | None
 
 
-def leaves(inputs):
-    """The tensors of `inputs`, as a list."""
-    if isinstance(inputs, torch.Tensor):
-        return [inputs]
-    if isinstance(inputs, Mapping):
-        inputs = inputs.values()
+class PerSample(list):
+    """One value for each sample of a batch, where their shapes differ: a network gets the list."""
+
+
+def is_object(value):
+    """Does `value` move itself to a device? Dicts don't, though some have such a method."""
+    if isinstance(value, torch.Tensor | nn.Module | type | dict | UserDict):
+        return False
+    return callable(getattr(value, "to", None))
+
+
+def leaves(value):
+    """The tensors of `value`, but for those of objects, as a list."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, CONSTANTS) or is_object(value):
+        return []
+    if isinstance(value, Mapping):
+        value = value.values()
 
     tensors = []
-    for entry in inputs:
+    for entry in value:
         tensors.extend(leaves(entry))
     return tensors
 
 
-def each(inputs, function: Callable):
-    """`inputs` with every tensor replaced by function(tensor)."""
-    if isinstance(inputs, torch.Tensor):
-        return function(inputs)
-    if isinstance(inputs, Mapping):
-        return {key: each(value, function) for key, value in inputs.items()}
-    return tuple(each(value, function) for value in inputs)
+def each(value, function: Callable):
+    """`value` with every tensor replaced by function(tensor); objects and constants stay."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, CONSTANTS) or is_object(value):
+        return value
+    if isinstance(value, Mapping):
+        return {key: each(entry, function) for key, entry in value.items()}
+    return rebuilt(value, [each(entry, function) for entry in value])
+
+
+def rebuilt(value, entries):
+    """Other entries in a sequence of the type of `value`: a PerSample, a named or a plain tuple."""
+    if isinstance(value, PerSample):
+        return PerSample(entries)
+    if hasattr(value, "_make"):
+        return value._make(entries)
+    return tuple(entries)
+
+
+def to_device(value, device, ready: Callable | None = None):
+    """`value` on a device: ready(tensor) of every tensor, which moves it, and copies of objects.
+
+    ready: None for tensor.to(device).
+    """
+    if isinstance(value, torch.Tensor):
+        if ready is None:
+            return value.to(device, non_blocking=True)
+        return ready(value)
+    if isinstance(value, CONSTANTS):
+        return value
+    if is_object(value):
+        # some move in place, and some return nothing
+        moving = copy.copy(value)
+        moved = moving.to(device)
+        if moved is None:
+            return moving
+        return moved
+    if isinstance(value, Mapping):
+        return {key: to_device(entry, device, ready) for key, entry in value.items()}
+    return rebuilt(value, [to_device(entry, device, ready) for entry in value])
 
 
 def apply(net, inputs):
-    """The output of `net`: tuples are positional arguments, dicts keyword arguments."""
+    """The output of `net`: tuples are positional arguments, dicts keyword arguments.
+
+    An object is handed on as a copy, in which a network may set attributes of its own.
+    """
     if isinstance(inputs, torch.Tensor):
         return net(inputs)
+    if is_object(inputs):
+        return net(copy.copy(inputs))
     if isinstance(inputs, Mapping):
         return net(**inputs)
+    if isinstance(inputs, PerSample):
+        return net(list(inputs))
     return net(*inputs)
 
 
-def shapes(inputs):
+def samples_in(targets):
+    """How many samples targets are of: tensors (N, ...), in a tuple or dict, or a list of N."""
+    if isinstance(targets, torch.Tensor | PerSample):
+        return len(targets)
+    return next(len(tensor) for tensor in leaves(targets) if tensor.dim() > 0)
+
+
+def shapes(value):
     """The shapes of the tensors of a batch, in words."""
-    return ", ".join(str(tuple(tensor.shape)) for tensor in leaves(inputs))
+    return ", ".join(str(tuple(tensor.shape)) for tensor in leaves(value))
 
 
-def size_in_bytes(inputs):
-    """How much memory the tensors of `inputs` take."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in leaves(inputs))
+def size_in_bytes(value):
+    """How much memory the tensors of `value` take, those of objects included."""
+    tensors = [leaf for _, leaf in walk(value) if isinstance(leaf, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-# ---------------------------------------------------------------- what others give
+def joined(values):
+    """One value of those of several batches, joined along the samples.
+
+    Raises ValueError, or torch's RuntimeError, where they have other forms or shapes, or hold what
+    can't be joined.
+    """
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(values)
+    if isinstance(first, CONSTANTS):
+        if any(type(value) is not type(first) or value != first for value in values):
+            raise ValueError("a constant that differs from one batch to the next")
+        return first
+    if isinstance(first, PerSample) or is_object(first):
+        raise ValueError(f"{type(first).__name__} in a batch")
+
+    if isinstance(first, Mapping):
+        if any(value.keys() != first.keys() for value in values):
+            raise ValueError("batches of several fields")
+        return {name: joined([value[name] for value in values]) for name in first}
+    return rebuilt(first, [joined(entries) for entries in zip(*values, strict=True)])
 
 
-def pair(batch):
-    """(inputs, targets) of a batch: of a pair, or of a dict with a key of TARGETS."""
-    if isinstance(batch, Mapping):
-        key = next((key for key in TARGETS if key in batch), None)
-        if key is None:
-            raise InputError(
-                f"expected one of {', '.join(TARGETS)} in a batch, got the keys "
-                f"{', '.join(map(str, batch))}; rename the targets")
-        inputs = {other: value for other, value in batch.items() if other != key}
-        return as_tensors(inputs), as_targets(batch[key])
-
-    if not (isinstance(batch, tuple | list) and len(batch) == 2):
-        size = ""
-        if hasattr(batch, "__len__"):
-            size = f" of {len(batch)}"
-        raise InputError(
-            f"expected batches (inputs, targets), got {type(batch).__name__}{size}; return pairs")
-    return as_tensors(batch[0]), as_targets(batch[1])
+def are_rows_of(value, count):
+    """Has every tensor of `value` a row for each of `count` samples, and is there nothing else?"""
+    if isinstance(value, torch.Tensor):
+        return value.dim() > 0 and len(value) == count
+    if isinstance(value, CONSTANTS):
+        return True
+    if isinstance(value, PerSample) or is_object(value):
+        return False
+    entries = value.values() if isinstance(value, Mapping) else value
+    return all(are_rows_of(entry, count) for entry in entries)
 
 
-def is_array(value):
-    """Is `value` a tensor or a NumPy array?"""
-    return isinstance(value, torch.Tensor | np.ndarray)
+def walk(value, path=""):
+    """(path, leaf) of all tensors, arrays, words and constants of `value`, those of objects too."""
+    yield from _walk(value, path, ())
 
 
-def as_tensors(inputs):
-    """`inputs` with arrays made tensors on the CPU; doubles become float32."""
-    if isinstance(inputs, Mapping):
-        return {key: as_tensors(value) for key, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return tuple(as_tensors(value) for value in inputs)
-    return _one_tensor(inputs)
+def _walk(value, path, around):
+    """As `walk`; around: ids of the values that hold `value`, for these may go in circles."""
+    if isinstance(value, torch.Tensor | np.ndarray | str | CONSTANTS):
+        yield path, value
+        return
+    if id(value) in around:
+        return
+    around = (*around, id(value))
+    if is_object(value):
+        value = contents(value)
+
+    entries = []
+    if isinstance(value, Mapping):
+        entries = value.items()
+    elif isinstance(value, list | tuple):
+        entries = enumerate(value)
+    for name, entry in entries:
+        yield from _walk(entry, f"{path}.{name}", around)
 
 
-def as_targets(value):
-    """Targets (N, ...) as a tensor; integers of any size become int64."""
-    tensor = _one_tensor(value)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        return tensor
-    return tensor.long()
-
-
-def _one_tensor(value):
-    if not is_array(value):
-        raise InputError(
-            f"expected tensors or arrays as inputs and targets, got {type(value).__name__}; "
-            "convert them")
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
-        raise InputError(
-            f"expected numbers as inputs and targets, got an array of {value.dtype}; convert it")
-
-    tensor = torch.as_tensor(value).detach().cpu()
-    if tensor.dtype == torch.float64:
-        return tensor.float()
-    return tensor
+def contents(value):
+    """What an object holds, {name: value}, as far as it can be seen."""
+    if isinstance(value, Mapping):
+        return dict(value.items())
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    if callable(getattr(value, "to_dict", None)):
+        return value.to_dict()
+    return getattr(value, "__dict__", {})

@@ -1,5 +1,6 @@
 """FILE.npz: x_train, y_train, and x_test, y_test where there is a test set."""
 
+import io
 import math
 import os
 import zipfile
@@ -12,8 +13,18 @@ from losslandscape.data.idx import DEFLATE_LIMIT
 from losslandscape.data.reasons import reason_of
 from losslandscape.data.request import PARTS
 from losslandscape.errors import InputError
+from losslandscape.messages import printable
 
 SHOWN_NAMES = 8  # of the arrays of a file that are not the ones that are expected
+SHOWN_LETTERS = 40  # of each
+
+# Of a zip file's methods, those that are unpacked piece by piece; bzip2 and lzma take gigabytes for
+# the first byte of a file of some kB.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_HEADER = 10_000  # bytes; those of numbers have some hundred
+FREE_BYTES = 256 << 20  # of an array, however small its file is
+MAX_RATIO = 100  # of a larger array to its file; images of digits have 5
+
 HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -55,9 +66,10 @@ def _parts_of(path):
         expected += [f"x_{part}", f"y_{part}"]
     missing = [name for name in expected if name not in names]
     if missing:
+        shown = [printable(name, SHOWN_LETTERS) for name in names[:SHOWN_NAMES]]
         raise InputError(
             f"expected x_train, y_train (and x_test, y_test) in {path}, {' and '.join(missing)} "
-            f"missing, found {names[:SHOWN_NAMES]}; add what is missing")
+            f"missing, found {shown}; add what is missing")
     return parts
 
 
@@ -70,16 +82,22 @@ def read_array(path, name):
     try:
         with zipfile.ZipFile(path) as archive:
             entry = archive.getinfo(f"{name}.npy")
+            if entry.compress_type not in METHODS:
+                raise InputError(
+                    f"expected {name} in {path} stored or deflated, got another compression; "
+                    "write the file with numpy.savez_compressed")
             with archive.open(entry) as file:
-                version = np.lib.format.read_magic(file)
-                shape, _, dtype = HEADER_READERS[version](file)
-                size = file.tell() + dtype.itemsize * math.prod(shape)
+                head = io.BytesIO(file.read(MAX_HEADER))
+            version = np.lib.format.read_magic(head)
+            shape, _, dtype = HEADER_READERS[version](head)
+            size = head.tell() + dtype.itemsize * math.prod(shape)
 
             if dtype.kind not in "biuf":
                 raise InputError(
                     f"expected numbers in {name} of {path}, got {dtype}; "
                     "save it as a numeric array")
-            largest = DEFLATE_LIMIT * os.path.getsize(path)
+            packed = min(entry.compress_size, os.path.getsize(path))
+            largest = min(DEFLATE_LIMIT * packed, FREE_BYTES + MAX_RATIO * packed)
             if min(shape, default=0) < 0 or size != entry.file_size or size > largest:
                 raise InputError(
                     f"{name} of {path} claims shape {shape}, which the file does not hold; "

@@ -27,7 +27,7 @@ class DataRequest:
     trainloader, testloader
                   files written with torch.save, in place of the data set `name`
     trust_pickle  run the code of a pickled DataLoader in such a file
-    quiet         no warning about inputs that are not finite (for all processes but one)
+    quiet         no warnings and notes about what is in the data (for all processes but one)
     memory        bytes: an image folder, or what a function gives, is held as tensors where it
                   fits, otherwise it is read at every pass, in batches of `batch_size`, by
                   `threads` processes
@@ -75,6 +75,7 @@ class DataRequest:
             "batch_size": self.batch_size,
             "threads": self.threads,
             "memory": self.memory,
+            "quiet": self.quiet,
         }
 
     def subset(self, part, images, labels):
@@ -102,8 +103,9 @@ class Data:
         """Data of {part: split} that are ready: the classes are those that the labels show."""
         num_classes = 0
         for split in parts.values():
-            if isinstance(split, Split) and split.targets.dtype == torch.int64:
-                num_classes = max(num_classes, int(split.targets.max()) + 1)
+            targets = getattr(split, "targets", None)
+            if isinstance(targets, torch.Tensor) and targets.dtype == torch.int64:
+                num_classes = max(num_classes, int(targets.max()) + 1)
         return cls(
             name, parts.get("train"), parts.get("test"), num_classes, torch.zeros(0), False,
             normalization)

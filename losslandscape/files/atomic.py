@@ -11,6 +11,7 @@ import socket
 import tempfile
 
 from losslandscape.errors import InputError
+from losslandscape.files.opening import refuse_special
 
 TEMPORARY_ENDING = ".tmp~"
 
@@ -18,9 +19,10 @@ TEMPORARY_ENDING = ".tmp~"
 def write_file(path, image):
     """Write the bytes `image` to `path`, in one step as seen by everybody else.
 
-    Raises InputError where the folder can't be written; the file that was there before is then
-    untouched.
+    Raises InputError where the folder can't be written, or where something else than a file has the
+    name; what was there before is then untouched.
     """
+    refuse_special(path, "choose another place")
     target = os.path.realpath(path)  # a link stays a link: the file may lie on a larger disk
     folder = os.path.dirname(target)
     try:

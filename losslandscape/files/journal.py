@@ -21,14 +21,21 @@ import zlib
 from losslandscape.errors import InputError
 from losslandscape.files.atomic import write_file
 from losslandscape.files.names import journal_path
+from losslandscape.files.opening import open_regular, refuse_special
 from losslandscape.files.provenance import MATTERS
+
+MAX_LINE = 10**6  # bytes; ours have some hundreds
 
 
 class Journal:
-    """The journal of the surface file `target`. surface: what that file holds, or will hold."""
+    """The journal of the surface file `target`. surface: what that file holds, or will hold.
+
+    Raises InputError where something else than a file has its name.
+    """
 
     def __init__(self, target, surface):
         self.path = journal_path(target)
+        refuse_special(self.path, "move it away")
         self.append_seconds = 0.0  # that the last append took
         self._surface = surface
         self._size = 0  # bytes that this job has put here
@@ -91,9 +98,9 @@ class Journal:
     def _whole_lines(self):
         """The contents of all lines up to the first one that is not whole."""
         contents = []
-        with contextlib.suppress(OSError), open(self.path, encoding="utf-8", errors="replace") as f:
-            for line in f:
-                content = _content_of(line)
+        with contextlib.suppress(OSError), open_regular(self.path, "move it away") as f:
+            while line := f.readline(MAX_LINE):
+                content = _content_of(line.decode("utf-8", "replace"))
                 if content is None:
                     break
                 contents.append(content)
@@ -113,9 +120,10 @@ class Journal:
         point, values = content
         return (
             isinstance(point, int)
+            and not isinstance(point, bool)
             and 0 <= point < self._surface.grid.size
             and isinstance(values, dict)
-            and all(isinstance(value, (int, float)) for value in values.values())
+            and all(isinstance(value, float) for value in values.values())  # as `append` writes
         )
 
     def remove(self):

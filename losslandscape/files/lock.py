@@ -16,11 +16,14 @@ import time
 
 from losslandscape.errors import InputError
 from losslandscape.files.names import lock_path
+from losslandscape.files.opening import open_regular
+from losslandscape.messages import printable
 
 TOUCH_SECONDS = 20.0  # a job touches its lock this often
 STALE_SECONDS = 120.0  # a lock of another host that was not touched for so long is a dead job's
 UNREADABLE_SECONDS = 5.0  # a lock that says nothing for so long was left half written
 ATTEMPTS = 10
+MAX_CHARACTERS = 10**4  # of a lock; ours have some hundreds
 
 
 class TakenOver(InputError):
@@ -52,7 +55,7 @@ class Lock:
             self._remove_if_dead(target)
         else:
             raise InputError(
-                f"can't get the lock {self.path}; if no job writes {target}, delete it")
+                f"can't get the lock {self.path}, which other jobs take and leave; try again")
         threading.Thread(target=self._touch_until_released, daemon=True).start()
 
     def check(self):
@@ -68,7 +71,7 @@ class Lock:
     def release(self):
         """Let other jobs have the file. A lock that another job took over is left to it."""
         self._released.set()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, InputError):
             if _read_text(self.path) == json.dumps(self._job):
                 os.unlink(self.path)
 
@@ -107,13 +110,13 @@ class Lock:
         job = _parsed_job(text)
 
         # its job is just writing it, or died while it did
-        if job is None and age < UNREADABLE_SECONDS:
+        if job is None and abs(age) < UNREADABLE_SECONDS:
             time.sleep(0.2)
             return
         if job is not None and _is_alive(job, age):
             raise InputError(
-                f"{target} is being written by another job (host {job.get('host')}, pid "
-                f"{job.get('pid')}, since {job.get('started')}); wait for it or end it")
+                f"{target} is being written by another job (host {_entry(job, 'host')}, pid "
+                f"{_entry(job, 'pid')}, since {_entry(job, 'started')}); wait for it or end it")
         self._remove_unless_replaced(text)
 
     def _remove_unless_replaced(self, text):
@@ -152,8 +155,9 @@ class Lock:
 
 
 def _read_text(path):
-    with open(path, encoding="utf-8", errors="replace") as f:
-        return f.read()
+    """The text of a lock, or of another short file. Raises InputError for a pipe and the like."""
+    with open_regular(path, "move it away") as f:
+        return f.read(MAX_CHARACTERS).decode("utf-8", "replace")
 
 
 def _parsed_job(text):
@@ -167,16 +171,25 @@ def _parsed_job(text):
     return None
 
 
+def _entry(job, key):
+    """What a lock says of its job, for a message."""
+    value = job.get(key)
+    if isinstance(value, str | int):
+        return printable(str(value))
+    return "unknown"
+
+
 def _is_alive(job, age):
     """Does the job of a lock run, as far as can be known? age: seconds since the last touch."""
+    was_touched = abs(age) < STALE_SECONDS  # a time far in the future is that of no living job
     if job.get("host") != socket.gethostname() or job.get("machine") != _pid_space():
-        return age < STALE_SECONDS
+        return was_touched
     try:
         os.kill(int(job["pid"]), 0)
     except ProcessLookupError:
         return False
     except (OSError, KeyError, ValueError, TypeError, OverflowError):
-        return age < STALE_SECONDS
+        return was_touched
     return _start_of_process(job["pid"]) == job.get("process")
 
 

@@ -7,6 +7,7 @@
     PCA              RUN_FOLDER/PCA_weights_ignore=biasbn_save_epoch=1/directions.h5
     projection       DIRECTION_FILE_proj_cos.h5, of several runs DIRECTION_FILE_RUN_proj_cos.h5
     lock, journal    .0123456789abcdef.lock, hidden in the folder of the surface file
+    stand-in         losslandscape-0123456789abcdef.h5, a surface file in TMPDIR or the home folder
 
 Names of the original program are kept byte for byte. A part that it did not know is there only
 where its option is set.
@@ -35,12 +36,14 @@ def option_suffix(*parts):
 
 
 def direction_file_name(
-    model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0
+    model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0,
+    checkpoint_key="",
 ):
     """Name of the direction file of a plot around `model_file`.
 
     x, y: the axes, with `norm`, `ignore` and `model_file`; y is None for a 1-D plot.
     params, freeze: regular expressions that choose the parameters. idx: number of the repeat.
+    checkpoint_key: which weights of the model files.
     """
     name = _pair_stem(model_file, x.model_file)
     if y and y.model_file:
@@ -51,6 +54,7 @@ def direction_file_name(
     if y:
         name += option_suffix(("yignore", y.ignore), ("ynorm", y.norm), ("same_dir", same_dir))
     name += option_suffix(("params", plain_pattern(params)), ("freeze", plain_pattern(freeze)))
+    name += option_suffix(("key", plain_pattern(checkpoint_key)))
     return name + option_suffix(("idx", idx)) + ".h5"
 
 
@@ -187,12 +191,13 @@ def export_stem(surface_file, surf_name, zmax=None, log=False):
 # ---------------------------------------------------------------- paths of training runs
 
 
-def pca_file_name(folder, dir_type, ignore, save_epoch, labels=()):
+def pca_file_name(folder, dir_type, ignore, save_epoch, labels=(), checkpoint_key=""):
     """Name of the direction file of a PCA.
 
     folder: of the run, or the common one of several. labels: short names of several runs.
     """
     name = f"PCA_{dir_type}" + option_suffix(("ignore", ignore), ("save_epoch", save_epoch))
+    name += option_suffix(("key", plain_pattern(checkpoint_key)))
     if labels:
         joint = "+".join(labels)
         if len(joint) > JOINT_LABELS_LENGTH:
@@ -283,3 +288,11 @@ def lock_path(target):
 def journal_path(target):
     """Path of the journal of a surface file."""
     return hidden_file_beside(target, "journal")
+
+
+def fallback_name(identity):
+    """Name of a file that stands in for a surface file in another folder.
+
+    identity: a text that says which surface file, and from what its results were computed.
+    """
+    return f"losslandscape-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.h5"

@@ -19,24 +19,25 @@ SPECIAL = (
 )
 
 
-def open_regular(path):
+def open_regular(path, advice="name a file"):
     """A regular file, open for reading bytes.
 
-    Raises InputError for a folder, a pipe, a socket or a device; OSError as `open` does.
+    Raises InputError, with `advice`, for a folder, a pipe, a socket or a device; OSError as `open`
+    does.
     """
-    refuse_special(path)
+    refuse_special(path, advice)
     # if a pipe has taken the place of the file meanwhile, opening it does not wait either
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _refuse_special_mode(path, os.fstat(descriptor).st_mode)
+        _refuse_special_mode(path, os.fstat(descriptor).st_mode, advice)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def refuse_special(path):
-    """Raises InputError if a folder, a pipe, a socket or a device is at `path`.
+def refuse_special(path, advice="name a file"):
+    """Raises InputError, with `advice`, if a folder, a pipe, a socket or a device is at `path`.
 
     A path that leads nowhere is no reason.
     """
@@ -44,10 +45,10 @@ def refuse_special(path):
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return
-    _refuse_special_mode(path, mode)
+    _refuse_special_mode(path, mode, advice)
 
 
-def _refuse_special_mode(path, mode):
+def _refuse_special_mode(path, mode, advice):
     for is_special, words in SPECIAL:
         if is_special(mode):
-            raise InputError(f"expected a file at {os.fspath(path)}, got {words}; name a file")
+            raise InputError(f"expected a file at {os.fspath(path)}, got {words}; {advice}")

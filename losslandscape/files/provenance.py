@@ -24,6 +24,7 @@ MATTERS = {
     "checkpoint": "contents of --model_file",
     "checkpoint2": "contents of --model_file2",
     "checkpoint3": "contents of --model_file3",
+    "checkpoint_key": "--checkpoint_key",
     "directions": "contents of the direction file",
     "dir_type": "--dir_type",
     "params": "--params",
@@ -31,6 +32,10 @@ MATTERS = {
     "loss": "--loss_name",
     "model_code": "the code of --model",
     "loss_code": "the code of --loss_name",
+    "loss_formula": "the formula of the loss",
+    "metric_formula": "the formula of the metric",
+    "batches": "the batches that the results depend on",
+    "noise": "--noise_seed",
     "bn": "--bn",
     "train_data": "training data",
     "test_data": "test data",
@@ -39,12 +44,21 @@ MATTERS = {
     "hessian_tol": "--tol",
 }
 
+# keys that are there only where a loss is something else than the plain mean over the samples
+ONLY_IF_UNUSUAL = ("loss_formula", "metric_formula", "batches", "noise")
+
 
 def refuse_mismatch(path, old, new, keys=MATTERS):
     """Raises InputError if two provenances differ in what matters.
 
-    A key that one of them lacks is not compared.
+    A key that one of them lacks is not compared, unless the lack itself says how a loss was
+    measured, or which weights of a checkpoint were taken.
     """
+    if "loss" in old and "loss" in new:
+        usual = dict.fromkeys(ONLY_IF_UNUSUAL, "the usual")
+        old, new = usual | old, usual | new
+    if "checkpoint" in old and "checkpoint" in new:
+        old, new = {"checkpoint_key": "none"} | old, {"checkpoint_key": "none"} | new
     differences = [
         f"{words} ({_abbreviated(old[key])} in the file, {_abbreviated(new[key])} now)"
         for key, words in keys.items()

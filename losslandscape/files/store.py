@@ -4,13 +4,15 @@ Only rank 0 has one. Its laws:
 
 - A result is on the disk within 5 s after it was recorded, and writing takes 1 % of the time.
 - What is on the disk stays there, whatever happens next.
+- What can't be written waits in memory, at the end of a run for minutes; then it goes to another
+  place (fallback.py), where the next run finds it.
 - A point is in the file only if it was computed with the network, directions, data, loss and
   precision that the file's provenance names.
 """
 
 import contextlib
 import os
-import sys
+import shlex
 import time
 from dataclasses import replace
 
@@ -18,16 +20,21 @@ import numpy as np
 
 from losslandscape.errors import InputError
 from losslandscape.files import layouts
+from losslandscape.files.fallback import save_elsewhere, saved_elsewhere
 from losslandscape.files.grid import Surface
 from losslandscape.files.journal import Journal
 from losslandscape.files.lock import Lock, TakenOver
 from losslandscape.files.names import lock_path
+from losslandscape.files.opening import refuse_special
+from losslandscape.files.patience import Patience
 from losslandscape.files.provenance import refuse_mismatch
+from losslandscape.messages import say
 
 MIN_WAIT_SECONDS = 1.0  # between two saves
 MAX_WAIT_SECONDS = 4.8  # between two saves: 5 s with what the second one takes
 SAVE_SHARE = 0.01  # of the time is spent on writing; half of it on the journal where there is one
 SLOW_SHARE = 0.05  # a disk that would need more than this share for 5 s gets more time
+PATIENCE_SECONDS = 300.0  # at the end of a run, for a disk that can't be written
 
 
 class SurfaceStore:
@@ -50,6 +57,7 @@ class SurfaceStore:
         self._has_warned = False
 
         new = Surface(grid, dir_file=dir_file, provenance=dict(provenance))
+        self._origin = replace(new, provenance=dict(provenance))  # stays as it is
         self._load(new)
         if self.missing().size == 0:
             self._clear_up_after_killed_job()
@@ -61,17 +69,12 @@ class SurfaceStore:
 
         The provenance of the run becomes part of it. Raises InputError where the two do not fit.
         """
-        if os.path.exists(self.path):
-            old = layouts.read_surface(self.path)
-            if not old.grid.close_to(new.grid):
-                raise InputError(
-                    f"expected the grid {new.grid} in {self.path}, got {old.grid}; "
-                    "give the same --x and --y, or another --surf_file")
-            refuse_mismatch(self.path, old.provenance, new.provenance)
+        old = read_fitting(self.path, new.grid, new.provenance)
+        if old is not None:
             new = replace(old, provenance=old.provenance | new.provenance)
 
         self.surface = new.with_values(self._names)
-        self._saved_provenance = self.surface.provenance
+        self._saved_provenance = dict(self.surface.provenance)
         self._journal = Journal(self.path, self.surface)
 
     def _take_up(self, new):
@@ -84,10 +87,24 @@ class SurfaceStore:
             if has_file:
                 for point, values in self._journal.read():
                     self.record(point, values)
+            paths = self._take_up_from_elsewhere()
             self._write()
         except BaseException:
             self._lock.release()
             raise
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def _take_up_from_elsewhere(self):
+        """Take in what an earlier run had to save in another place; returns the paths."""
+        paths = []
+        for path, saved in saved_elsewhere(self.path, self._origin):
+            before = self.missing().size
+            self.surface = merged(self.surface, saved)
+            say(f"{before - self.missing().size} points are taken up from {path}")
+            paths.append(path)
+        return paths
 
     def _clear_up_after_killed_job(self):
         """Remove what a job has left that was killed after its last save; a living job keeps it."""
@@ -111,6 +128,11 @@ class SurfaceStore:
             self.surface.computed[name].flat[point] = True
         self._unsaved.append((point, values))
 
+    @property
+    def has_results(self):
+        """Is anything computed, of this run or another?"""
+        return any(mask.any() for mask in self.surface.computed.values())
+
     def progress(self):
         """'12 of 49 points': how many have all that the run computes."""
         size = self.surface.grid.size
@@ -126,7 +148,7 @@ class SurfaceStore:
         self.surface.provenance["centre"] = self.notes | {name: value}
         if self._lock is None:
             self._lock = Lock(self.path)
-        self._write()
+        self.save(now=True)
 
     # ------------------------------------------------------------ saving
 
@@ -155,20 +177,26 @@ class SurfaceStore:
         except TakenOver:
             raise
         except InputError as error:
-            if now:
-                raise
             self._last_save = time.monotonic()
             self._warn_once(error)
 
     def _is_time_for_whole_file(self):
         """Does the whole file have to be written, rather than the journal?"""
         is_quick = self._write_seconds <= SAVE_SHARE * MAX_WAIT_SECONDS
-        has_new_provenance = self.surface.provenance != self._saved_provenance  # not in the journal
+        has_new_provenance = self._has_new_provenance()  # which is not in the journal
 
         # half of the share is for the journal
         seconds_between_writes = 2 * self._write_seconds / SAVE_SHARE
         is_due = time.monotonic() - self._last_write >= seconds_between_writes
         return is_quick or has_new_provenance or is_due
+
+    def _has_new_provenance(self):
+        return self.surface.provenance != self._saved_provenance
+
+    def _has_unsaved_results(self):
+        """Are there results, or notes, that the surface file does not hold yet?"""
+        has_new_notes = self.notes != self._saved_provenance.get("centre", {})
+        return bool(self._unsaved) or self._journal.holds_results or has_new_notes
 
     def _seconds_between_saves(self, whole):
         """How long to wait after the last save, so that writing takes no more than its share."""
@@ -198,19 +226,100 @@ class SurfaceStore:
 
     def _warn_once(self, error):
         if not self._has_warned:
-            print(f"warning: {error}; {len(self._unsaved)} results wait in memory, trying again",
-                  file=sys.stderr)
+            say(f"warning: {error}; {len(self._unsaved)} results wait in memory, trying again")
         self._has_warned = True
 
-    def close(self):
-        """Save what is left and let others have the file."""
+    # ------------------------------------------------------------ the end
+
+    def close(self, patience=PATIENCE_SECONDS):
+        """Save what is left and let others have the file.
+
+        patience: seconds to go on trying where that can't be done. Then, or at a signal, the
+        results are saved in another place, and an InputError says where.
+        """
         if self._lock is None:
             return
+        with Patience(patience) as disk:
+            try:
+                if self._has_unsaved_results():
+                    self._save_at_last(disk)
+            finally:
+                self._lock.release()
+                self._lock = None
+
+    def _save_at_last(self, disk):
+        """Save here, or else elsewhere; results that are nowhere on a disk are waited for."""
+        error = self._error_of_writing()
+        if error is not None and not disk.is_over:
+            say(f"warning: {error}; {self.progress()} are in memory: trying again for "
+                f"{disk.seconds / 60:.2g} minutes, then they are saved elsewhere (Ctrl-C: at once)")
+
+        while error is not None:
+            if disk.is_over:
+                self._save_elsewhere(error, disk)
+            disk.pause()
+            error = self._error_of_writing()
+        if disk.has_paused:
+            say(f"now {self.progress()} are saved in {self.path}")
+
+    def _save_elsewhere(self, error, disk):
+        """Raises InputError, which says where; returns where that failed too, and can be tried again."""
+        paths = save_elsewhere(self.path, self.surface, self._origin)
+        if paths:
+            copy = shlex.join(["cp", paths[-1], self.path])
+            words = (f"{self.progress()} are saved in {' and '.join(paths)}: the same command takes "
+                     f"them up from there, or copy them: {copy}")
+        elif disk.must_end:
+            words = ("TMPDIR and the home folder can't be written either: "
+                     f"the last {len(self._unsaved)} results are lost")
+        else:
+            return
+
+        message = f"{error}; {words}"
+        if disk.signal is not None:  # it ends the process before anybody prints the error
+            say(f"warning: {message}")
+        raise InputError(message)
+
+    def _error_of_writing(self):
+        """Write the whole file; returns the InputError of a disk, None where all went well."""
         try:
-            self.save(now=True)
-        finally:
-            self._lock.release()
-            self._lock = None
+            self._write()
+        except TakenOver:
+            raise
+        except InputError as error:
+            return error
+        return None
+
+
+def read_fitting(path, grid, provenance):
+    """The surface at `path`, to which results of a run can be added; None where there is no file.
+
+    Raises InputError where it has another grid, or was computed from something else.
+    """
+    refuse_special(path)
+    if not os.path.exists(path):
+        return None
+    surface = layouts.read_surface(path)
+    if not surface.grid.close_to(grid):
+        raise InputError(f"expected the grid {grid} in {path}, got {surface.grid}; "
+                         "give the same --x and --y, or another --surf_file")
+    refuse_mismatch(path, surface.provenance, provenance)
+    return surface
+
+
+def merged(surface, saved):
+    """The surface with what `saved`, of the same grid and origin, has beyond it."""
+    result = surface.with_values(saved.values)
+    for name, values in saved.values.items():
+        is_new = saved.computed[name] & ~result.computed[name]
+        result.values[name][is_new] = values[is_new]
+        result.computed[name][is_new] = True
+
+    provenance = saved.provenance | surface.provenance
+    notes = saved.provenance.get("centre", {}) | surface.provenance.get("centre", {})
+    if notes:
+        provenance["centre"] = notes
+    return replace(result, provenance=provenance)
 
 
 def _within_limits(seconds):

@@ -4,18 +4,14 @@
     checkpoint.state_dict    {name: tensor on the CPU}
     checkpoint.info          {"epoch": 300, "acc": 94.1, ...}
 
-A checkpoint is a file of torch.save (of any version) that holds a state dict, alone or as an entry
-of a dict (see STATE_DICT_NAMES), or a .safetensors file. Reading is four steps, each a function:
-open the file, find the state dict in its content, check the entries, clean their names.
+A checkpoint is a file of torch.save (of any version) or .safetensors, the index of several such
+files, or a folder (see folders.py). It holds weights, alone or as an entry of a dict, and perhaps
+several times: those of the network, their average, those of another network. Which of them are
+meant is seen from the network (see `Checkpoint.candidates` and loading.py), or chosen by a key.
 """
 
-import contextlib
 import hashlib
 import os
-import pickle
-import re
-import textwrap
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,264 +20,296 @@ import torch
 from torch import nn
 
 from losslandscape.errors import InputError
+from losslandscape.messages import printable
+from losslandscape.networks import folders
+from losslandscape.networks.fit import is_weight, size_in_words
+from losslandscape.networks.formats import (
+    cannot_read,
+    open_file,
+    read_safetensors,
+    read_torch,
+    run_pickle,
+)
+from losslandscape.networks.pickles import Inert, survey
 
 __all__ = ["Checkpoint", "cannot_read", "checkpoint_hash", "read_checkpoint", "read_torch"]
 
-# under which of these a dict keeps its state dict; the first one counts
-STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "net")
+# under which of these a dict keeps its weights, the likeliest first; averages come last
+STATE_DICT_NAMES = (
+    "state_dict", "model_state_dict", "model", "net", "module", "model_state", "weights", "params",
+    "network", "state_dict_ema", "model_ema", "ema", "ema_state_dict",
+)  # fmt: skip
+PARTS_OF_AVERAGES = ("ema", "swa", "averag")  # in names of entries that hold averaged weights
 
-DATA_PARALLEL_PREFIX = "module."  # nn.DataParallel puts it before every name
-
-# how the files of torch.save begin
-ZIP_MARK = b"PK\x03\x04"
-PICKLE_MARK = b"\x80"  # before PyTorch 1.6
-TAR_MARK = b"ustar"  # before PyTorch 0.2
-TAR_MARK_OFFSET = 257
+MAX_CANDIDATES = 100  # of a file
+CANDIDATE_DEPTH = 3  # of dicts in each other that are searched for weights
+MAX_PARTS = 10**5  # of a network: layers, blocks, ...
+MAX_DEPTH = 100  # of parts in parts
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint file."""
+    """The content of a checkpoint.
 
-    state_dict: dict  # name -> tensor on the CPU, without the prefix of data-parallel training
-    info: dict = field(default_factory=dict)  # everything else: epoch, acc, ...
+    candidates: {key: {name: value}}, everything that may be weights, the likeliest first. key: of
+    the entry of the file, 'a.b' of an entry in an entry, '' where the file itself is the dict. The
+    values are tensors on the CPU, or of anything else an Inert that says what it is.
+    """
+
+    path: str
+    candidates: dict
+    content: object = None  # all that was read
+    metadata: dict = field(default_factory=dict)  # texts that stand beside the content
+    adapter: dict = field(default_factory=dict)  # the configuration of an adapter of PEFT
+
+    @property
+    def key(self):
+        """The key of the likeliest weights."""
+        return next(iter(self.candidates))
+
+    @property
+    def state_dict(self):
+        """{name: tensor} of the likeliest weights, without regard to a network."""
+        return self.candidates[self.key]
+
+    @property
+    def info(self):
+        """Everything but those weights: epoch, acc, ..."""
+        if not isinstance(self.content, Mapping):
+            return self.metadata
+        top_key = self.key.partition(".")[0]
+        rest = {
+            key: value for key, value in self.content.items()
+            if key != top_key and not (self.key == "" and is_weight(value))
+        }  # fmt: skip
+        return self.metadata | rest
+
+    @property
+    def foreign_objects(self):
+        """Names of the classes beside the weights whose objects were not made."""
+        return survey(self.info)
+
+    def chosen(self, key):
+        """The same with the weights of one key alone; raises InputError where there are none.
+
+        key: of a candidate, or what the names of the tensors that are meant begin with.
+        """
+        if not key:
+            return self
+        if key in self.candidates:
+            return self.narrowed({key: self.candidates[key]})
+
+        prefix = key.rstrip(".") + "."
+        for name, entries in self.candidates.items():
+            part = {
+                entry.removeprefix(prefix): value for entry, value in entries.items()
+                if entry.startswith(prefix)
+            }  # fmt: skip
+            if part:
+                return self.narrowed({name: part})
+        raise InputError(
+            f"expected weights under --checkpoint_key {key} in {self.path}, got none; "
+            f"there are {candidates_in_words(self.candidates)}")
+
+    def narrowed(self, candidates):
+        return Checkpoint(self.path, candidates, self.content, self.metadata, self.adapter)
 
 
-def read_checkpoint(path, trust_pickle=False, mmap=False):
-    """Checkpoint of the file at `path`.
+def read_checkpoint(path, trust_pickle=False, key="", classes=None):
+    """Checkpoint at `path`. Values may stay in the file until they are used.
 
-    `trust_pickle`: read a file that holds more than tensors and plain values by running pickle,
-    which runs any code that the file asks for; never the default.
-    `mmap`: values stay in the file (where its format allows) until they are used, and have whatever
-    memory format they have in the file.
+    `trust_pickle`: read a file that has no weights for the safe reader, or asks for code, by
+    running pickle, which runs any code that the file asks for; never the default.
+    key: --checkpoint_key. classes: a module with classes for pickle, see formats.run_pickle.
 
     Raises InputError where there is no file, or no weights in it.
     """
     path = os.fspath(path)
-    content, metadata = _read_content(path, trust_pickle, mmap)
-
-    entries, rest = _find_state_dict(content)
-    _check_entries(entries, path)
-    state_dict = _strip_prefix(entries, path)
-
-    if not mmap:
-        # plain strides, for the last bits of a convolution may depend on those of its weights
-        state_dict = {name: value.contiguous() for name, value in state_dict.items()}
-    return Checkpoint(state_dict, metadata | rest)
+    content, metadata, adapter = _read_content(path, trust_pickle, classes)
+    candidates = find_candidates(content)
+    if not candidates and trust_pickle and survey(content):
+        content = run_pickle(path, classes)
+        candidates = find_candidates(content)
+    if not candidates:
+        raise _without_weights(path, content)
+    return Checkpoint(path, candidates, content, metadata, adapter).chosen(key)
 
 
 def checkpoint_hash(path):
-    """SHA-256 of the bytes of a file, as 64 hexadecimal digits."""
-    with _open_for_reading(path) as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    """SHA-256 of all bytes of a checkpoint, as 64 hexadecimal digits.
 
-
-def cannot_read(path, reason):
-    """The InputError of a file that is no usable checkpoint."""
-    return InputError(
-        f"expected a checkpoint at {path}, can't read one ({reason}); "
-        "give the file of a trained model")
-
-
-# ---------------------------------------------------------------- from a file to weights
-
-
-def _read_content(path, trust_pickle, mmap):
-    """(the object that the file holds, metadata beside it)."""
-    if path.endswith(".safetensors"):
-        return _read_safetensors(path)
-    return read_torch(path, trust_pickle, mmap), {}
-
-
-def _find_state_dict(content):
-    """(state dict or whatever stands in its place, the other entries of `content`)."""
-    rest = {}
-    if isinstance(content, Mapping):
-        for name in STATE_DICT_NAMES:
-            if isinstance(content.get(name), Mapping | nn.Module):
-                rest = {key: value for key, value in content.items() if key != name}
-                content = content[name]
-                break
-
-    # a whole network, which only pickle can read
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
-    return content, rest
-
-
-def _check_entries(entries, path):
-    """Raise InputError unless `entries` is a dict of tensors by name, with at least one."""
-    if not isinstance(entries, Mapping):
-        raise cannot_read(path, f"it holds {type(entries).__name__}, no weights")
-    if not entries:
-        raise cannot_read(path, "it holds an empty dict, no weights")
-
-    for key, value in entries.items():
-        if not isinstance(key, str) or not _is_plain_tensor(value):
-            names = ", ".join(repr(name) for name in STATE_DICT_NAMES)
-            raise cannot_read(
-                path, f"its entry {key!r} is no plain tensor, or its weights aren't under {names}")
-
-
-def _is_plain_tensor(value):
-    """Whether `value` is a dense tensor of plain numbers with its values on the CPU."""
-    if not isinstance(value, torch.Tensor):
-        return False
-    return value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
-
-
-def _strip_prefix(entries, path):
-    """{name without the prefix of data-parallel training: tensor without gradient}."""
-    state_dict = {}
-    for key, value in entries.items():
-        state_dict[key.removeprefix(DATA_PARALLEL_PREFIX)] = value.detach()
-
-    if len(state_dict) != len(entries):
-        raise cannot_read(
-            path, f"some keys stand in it with and without the prefix {DATA_PARALLEL_PREFIX}")
-    return state_dict
-
-
-# ---------------------------------------------------------------- formats of files
-
-
-def read_torch(path, trust_pickle=False, mmap=False):
-    """The object that torch.save wrote to `path`, on the CPU.
-
-    Only tensors, numbers, texts and their containers are read. A file that needs more is refused,
-    or, with `trust_pickle`, read by pickle, which runs any code that the file asks for. Raises
-    InputError.
+    Of several files it is that of their names and hashes.
     """
-    mark = _check_format(path)
-    mmap = mmap and mark == ZIP_MARK  # the other formats can't be mapped
+    files = folders.files_of(os.fspath(path))
+    hashes = []
+    for file in files:
+        with open_file(file) as f:
+            hashes.append(hashlib.file_digest(f, "sha256").hexdigest())
+    if len(files) == 1:
+        return hashes[0]
 
-    # first without running code, whether or not the file is trusted
-    try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as: this file may not be readable
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # whatever a damaged file makes the reader raise
-        if not _asks_for_code(error):
-            raise cannot_read(path, _first_sentence(error)) from None
-        if not trust_pickle:
-            raise _untrusted(path, error) from None
-
-    try:
-        # latin1 reads the numbers of files written by Python 2; it makes no difference to others
-        return torch.load(path, map_location="cpu", weights_only=False, encoding="latin1")
-    except Exception as error:  # also whatever the code of the file raises
-        raise cannot_read(path, f"{type(error).__name__}: {_first_sentence(error)}") from None
+    lines = [
+        f"{os.path.basename(file)} {digest}\n" for file, digest in zip(files, hashes, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _check_format(path):
-    """The mark with which the file begins; raises InputError unless it is one of torch.save's."""
-    with _open_for_reading(path) as f:
-        head = f.read(TAR_MARK_OFFSET + len(TAR_MARK))
-    if not head:
-        raise cannot_read(path, "the file is empty")
+def _read_content(path, trust_pickle, classes):
+    """(the object that a file or folder holds, metadata beside it, configuration of an adapter)."""
 
-    for mark in (ZIP_MARK, PICKLE_MARK):
-        if head.startswith(mark):
-            return mark
-    if head[TAR_MARK_OFFSET:] == TAR_MARK:
-        return TAR_MARK
-    raise cannot_read(path, "this is no file of torch.save")
+    def read_file(file):
+        if file.endswith(".safetensors"):
+            return read_safetensors(file)
+        return read_torch(file, trust_pickle, classes), {}
+
+    if folders.is_of_several_files(path):
+        return folders.read(path, read_file)
+    return *read_file(path), {}
 
 
-def _asks_for_code(error):
-    """Whether the safe reader refused the file, and not merely failed to read it."""
-    if isinstance(error, pickle.UnpicklingError | UnicodeDecodeError):
-        return True
-    return "weights_only" in str(error)
+# ---------------------------------------------------------------- weights in what was read
 
 
-def _untrusted(path, error):
-    """The InputError of a file that only pickle can read."""
-    code = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if code:
-        reason = f"asks for the Python object {code[1]}"
-    else:
-        reason = "can't be read as plain tensors"
-    return InputError(
-        f"expected only tensors, numbers and texts in {path}, but it {reason}; if you trust who "
-        "made the file, --trust_pickle reads it, which runs any code that it holds")
+def find_candidates(content):
+    """{key: {name: value}} of everything in `content` that may be weights, the likeliest first."""
+    candidates = {}
+    _collect(content, "", candidates)
+
+    def rank(key):
+        if key in STATE_DICT_NAMES:
+            return (is_average(key), STATE_DICT_NAMES.index(key))
+        return (is_average(key), len(STATE_DICT_NAMES) + key.count("."))
+
+    return {key: candidates[key] for key in sorted(candidates, key=rank)}
 
 
-def _read_safetensors(path):
-    """({name: tensor}, metadata) of a .safetensors file. Raises InputError."""
-    try:
-        from safetensors import safe_open
-    except ImportError:
-        raise InputError(f"safetensors is needed to read {path}; pip install safetensors") from None
-
-    with _open_for_reading(path) as f:
-        if not f.read(1):
-            raise cannot_read(path, "the file is empty")
-
-    try:
-        with safe_open(path, framework="pt", device="cpu") as f:
-            tensors = {key: f.get_tensor(key) for key in f.keys()}
-            return tensors, dict(f.metadata() or {})
-    except Exception as error:  # the library's own class, or OSError
-        raise cannot_read(path, _first_sentence(error)) from None
+def is_average(key):
+    """Whether an entry of this name holds averages of the weights over the steps of training."""
+    return any(part in key.lower() for part in PARTS_OF_AVERAGES)
 
 
-@contextlib.contextmanager
-def _open_for_reading(path):
-    """open(path, "rb"), in which every OSError becomes an InputError."""
-    try:
-        with open(path, "rb") as f:
-            yield f
-    except OSError as error:
-        raise cannot_read(path, error.strerror or error) from None
+def _collect(value, key, candidates):
+    """Put the weights in `value`, and in dicts in it, into `candidates`."""
+    if len(candidates) >= MAX_CANDIDATES or key.startswith("optim"):
+        return
+    entries = weights_of(value)
+    if entries:
+        candidates[key] = entries
+    if isinstance(value, Mapping) and (not key or key.count(".") + 1 < CANDIDATE_DEPTH):
+        for name, part in value.items():
+            if isinstance(name, str) and isinstance(part, Mapping | nn.Module | Inert):
+                _collect(part, f"{key}.{name}" if key else name, candidates)
 
 
-def _first_sentence(error):
-    """The first sentence of an error of torch or safetensors; the rest is advice to programmers."""
-    line = next(iter(str(error).splitlines()), "")
-    line = re.sub(r"^\[enforce fail[^]]*\][ .]*", "", line)  # torch names a line of its own source
-    sentence = re.split(r"\. | \(Could", line)[0]
-    return textwrap.shorten(sentence, 120, placeholder=" ...") or type(error).__name__
+def weights_of(value):
+    """{name: tensor or what stands for one} of a state dict or a whole network; empty for others.
+
+    A dict counts as one if it holds a tensor.
+    """
+    if isinstance(value, nn.Module):  # which only pickle can read
+        value = value.state_dict()
+    elif isinstance(value, Inert):
+        value = tensors_of_module(value)
+    if not isinstance(value, Mapping):
+        return {}
+
+    entries = {
+        name: as_weight(entry) for name, entry in value.items()
+        if isinstance(name, str) and not isinstance(entry, Mapping)
+    }  # fmt: skip
+    if not any(is_weight(entry) for entry in entries.values()):
+        return {}
+    return entries
 
 
-# ---------------------------------------------------------------- numbers of numpy in old files
+def tensors_of_module(module):
+    """The state dict of a pickled network whose class is not run, as {name: tensor}.
+
+    module: its Inert. Networks keep their tensors in dicts of their own: `_parameters`, `_buffers`
+    without the `_non_persistent_buffers_set`, and those of the networks in `_modules`. Empty for
+    one that holds itself, or others beyond MAX_PARTS and MAX_DEPTH.
+    """
+    tensors = {}
+    waiting = [("", 0, module)]
+    for _ in range(MAX_PARTS):
+        if not waiting:
+            return tensors
+        prefix, depth, part = waiting.pop()
+        transient = part.state.get("_non_persistent_buffers_set")
+        if not isinstance(transient, set):
+            transient = ()
+
+        for group in ("_parameters", "_buffers"):
+            for name, tensor in _dict_in(part.state, group).items():
+                if tensor is not None and (group == "_parameters" or name not in transient):
+                    tensors[f"{prefix}{name}"] = tensor
+
+        # the first of its parts comes next, as in state_dict()
+        inner = [
+            (f"{prefix}{name}.", depth + 1, value)
+            for name, value in _dict_in(part.state, "_modules").items() if isinstance(value, Inert)
+        ]  # fmt: skip
+        if depth > MAX_DEPTH:
+            return {}
+        waiting += reversed(inner)
+    return {}
 
 
-NUMBER_TYPE = re.compile(r"[biuf]\d{1,2}")  # names of numpy types: b1, i8, u1, f4, ...
+def _dict_in(state, name):
+    value = state.get(name)
+    if isinstance(value, dict):
+        return value
+    return {}
 
 
-class _NumpyType:
-    """Stands in for numpy.dtype in a pickle: remembers its name and byte order, no more."""
+def as_weight(value):
+    """A tensor without gradient; of what is none, an Inert that says what it is."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
+    if not isinstance(value, torch.Tensor):
+        return value
 
-    def __init__(self, name="", *_):
-        self.name = name
-        self.byte_order = ""
-
-    def __setstate__(self, state):
-        self.byte_order = state[1]
-
-
-def _python_number(numpy_type, data):
-    """Stands in for numpy's constructor of scalars: a plain Python number."""
-    is_number = isinstance(numpy_type, _NumpyType) and NUMBER_TYPE.fullmatch(str(numpy_type.name))
-    if not is_number:
-        raise pickle.UnpicklingError("a scalar that isn't a number")
-
-    byte_order = "="
-    if numpy_type.byte_order in ("<", ">"):
-        byte_order = numpy_type.byte_order
-
-    if isinstance(data, str):  # in files written by Python 2
-        data = data.encode()
-    dtype = np.dtype(numpy_type.name).newbyteorder(byte_order)
-    return np.frombuffer(bytes(data), dtype, count=1)[0].item()
+    reason = reason_against(value)
+    if reason:
+        return Inert(reason)
+    return value.detach()
 
 
-# Old training scripts saved numpy numbers as `acc` or `epoch`. Allowing numpy's own functions would
-# tie this to the installed numpy (the classes behind a dtype have moved); these stand-ins work for
-# files of any version.
-NUMPY_SCALARS = [
-    (_NumpyType, "numpy.dtype"),
-    (_python_number, "numpy.core.multiarray.scalar"),
-    (_python_number, "numpy._core.multiarray.scalar"),
-]
+def reason_against(tensor):
+    """What a tensor is that can't be moved along a direction, in words; '' for a plain one."""
+    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        return "lazy tensor without values"
+    if tensor.is_nested:
+        return "nested tensor"
+    if tensor.is_quantized:
+        return "quantized tensor"
+    if tensor.layout != torch.strided:
+        return "sparse tensor"
+    if tensor.device.type == "meta":
+        return "tensor without values"
+    return ""
+
+
+# ---------------------------------------------------------------- in words
+
+
+def candidates_in_words(candidates):
+    """'state_dict (62 tensors, 272474 values), ema (...)'"""
+    return ", ".join(
+        f"{printable(key) or 'the whole file'} ({size_in_words(entries)})"
+        for key, entries in candidates.items())
+
+
+def _without_weights(path, content):
+    """The InputError of a file without weights."""
+    names = survey(content)
+    if names:
+        class_name = printable(names[0])
+        return cannot_read(
+            path, f"it holds an object of {class_name}, no weights",
+            "save its weights, torch.save(net.state_dict(), 'weights.pt'), or, if you trust who "
+            "made the file, --trust_pickle reads it, which runs any code that it holds")
+
+    if isinstance(content, Mapping):
+        keys = ", ".join(printable(key) for key in content if isinstance(key, str))
+        return cannot_read(path, f"it holds a dict without tensors ({keys or 'empty'})")
+    return cannot_read(path, f"it holds {type(content).__name__}, no weights")

@@ -5,6 +5,7 @@ import functools
 
 import torch
 
+from losslandscape import user_code
 from losslandscape.errors import InputError
 from losslandscape.networks.fit import compare
 from losslandscape.networks.models import MODELS
@@ -25,12 +26,15 @@ def build(name, num_classes=10):
     return constructor(name)(num_classes=num_classes)
 
 
-def outline(name, num_classes=None):
+def outline(name, num_classes=None, kwargs=None):
     """State dict of network `name` without memory (on torch's meta device); nothing is drawn.
 
-    `num_classes`: of the last layer; the default is that of the network.
+    `num_classes`: of the last layer; the default is that of the network. `kwargs`: other arguments.
     """
     state_dict = dict(_default_outline(constructor(name)))
+    if kwargs:
+        with torch.device("meta"):
+            state_dict = user_code.call("--model", name, constructor(name), **kwargs).state_dict()
 
     if num_classes is not None:
         # the last layer has one row for each class, in its weight and in its bias
@@ -50,8 +54,9 @@ def count_classes(name, state_dict):
     default = outline(name)
     last_weight = _last_weight(default)
     for weights in (state_dict, default):
-        if last_weight in weights and weights[last_weight].ndim and len(weights[last_weight]):
-            return len(weights[last_weight])
+        shape = getattr(weights.get(last_weight), "shape", ())
+        if len(shape) > 0 and shape[0] > 0:
+            return shape[0]
     raise ValueError(f"the last layer of {name} has no rows")
 
 
@@ -64,6 +69,23 @@ def networks_with(state_dict):
         name for name in MODELS
         if not compare(outline(name, count_classes(name, state_dict)), state_dict)
     ]
+
+
+def advise(names):
+    """What to do with weights of the networks `names`, which need not be the ones asked for."""
+    if not names:
+        return "no model of this program has these weights"
+    advice = f"give --model {' or '.join(names)}"
+
+    # shortcuts without parameters leave no trace in the weights
+    for name in names:
+        if name.endswith("_noshort"):
+            with_shortcuts = name.removesuffix("_noshort")
+            return (
+                f"these weights have no shortcuts with parameters: {advice} if the network had no "
+                f"shortcuts at all, --model {with_shortcuts} --model_kwargs '{{\"shortcut\": "
+                "\"A\"}' if they had no parameters (option A)")
+    return advice
 
 
 def _last_weight(state_dict):

@@ -7,19 +7,20 @@ import io
 
 import numpy as np
 
-from losslandscape.files.atomic import write_file
-from losslandscape.files.layouts import read_projection
 from losslandscape.files.names import picture_file_name
 from losslandscape.pictures.epochs import colour_of_run
 from losslandscape.pictures.frame import fit_frame, new_frame
 from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
+from losslandscape.pictures.overwrite import MAKER, replace_outputs
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d
+from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.paths import (
     draw_paths,
     is_inside,
     joined_box,
     path_box,
+    path_names,
     widened,
 )
 from losslandscape.pictures.scales import choose_scale
@@ -46,46 +47,46 @@ def animate(
     picture: the epoch and, for a single run, the losses and the distance from the plane. At most
     MAX_FRAMES frames, about FILM_SECONDS, then a pause.
     """
-    tables = [read_projection(file)[0] for file in proj_files]
-    names = list(labels) or ["optimizer path"]
+    tables = [read_path_table(file) for file in proj_files]
+    names = path_names(proj_files, labels)
     if surf_file:
         surface = read_2d(surf_file)
         panel = make_panel(surface, surface.get(surf_name), surf_name, surf_file)
         scale = choose_scale([panel], vmin, vmax, vlevel, log)
-        backdrop = backdrop_with_contours(proj_files, dir_file, names, panel, scale)
+        backdrop = backdrop_with_contours(tables, dir_file, names, panel, scale)
         output = picture_file_name(proj_files[0], "2dcontour_proj", "gif", surf_name)
     else:
-        backdrop = empty_backdrop(proj_files, dir_file, names)
+        backdrop = empty_backdrop(tables, dir_file, names)
         output = f"{proj_files[0]}.gif"
 
     frames = draw_frames(*backdrop, tables, epochs_of_frames(tables))
-    write_file(output, as_gif(frames))
+    replace_outputs({output: as_gif(frames)})
     return [output]
 
 
 # ---------------------------------------------------------------- what stands still
 
 
-def empty_backdrop(proj_files, dir_file, names):
+def empty_backdrop(tables, dir_file, names):
     """(figure, axes, [lines of each run]) of the paths alone.
 
     Nothing of the lines and the title is seen yet: they belong to the frames.
     """
-    figure, ax = new_frame(widened(path_box(proj_files)), show=False)
+    figure, ax = new_frame(widened(path_box(tables)), show=False)
     figure.set_dpi(DOTS_PER_INCH)
     label_axes(ax, axis_labels(dir_file))
     ax.grid(True)
 
-    handles, lines = draw_moving_paths(ax, proj_files, names)
-    fit_frame(figure, ax, handles, [], longest_title(proj_files))
+    handles, lines = draw_moving_paths(ax, tables, names)
+    fit_frame(figure, ax, handles, [], longest_title(tables))
     add_heads(ax, lines)
     return figure, ax, lines
 
 
-def backdrop_with_contours(proj_files, dir_file, names, panel, scale):
+def backdrop_with_contours(tables, dir_file, names, panel, scale):
     """The same over the contours of a surface; the axes grow where a path leaves it."""
     limits = panel_box(panel)
-    path = path_box(proj_files)
+    path = path_box(tables)
     if not is_inside(path, limits):
         limits = widened(joined_box(path, limits))
     figure, ax = new_frame(limits, show=False)
@@ -93,26 +94,28 @@ def backdrop_with_contours(proj_files, dir_file, names, panel, scale):
     label_axes(ax, axis_labels(dir_file))
     kinds = hatch_panel(ax, panel, cells=False)
 
-    handles, lines = draw_moving_paths(ax, proj_files, names)
+    handles, lines = draw_moving_paths(ax, tables, names)
     handles = handles + mark_points(ax, panel, centre=False)
-    fit_frame(figure, ax, handles, kinds, longest_title(proj_files))
+    fit_frame(figure, ax, handles, kinds, longest_title(tables))
     if len(scale.levels):
         draw_contours(ax, panel, scale)
     add_heads(ax, lines)
     return figure, ax, lines
 
 
-def longest_title(proj_files):
+def longest_title(tables):
     """As many lines as the titles of the frames have: makes room for them."""
-    return "epoch" if len(proj_files) > 1 else "epoch\nloss"
+    if len(tables) > 1:
+        return "epoch"
+    return "epoch\nloss"
 
 
-def draw_moving_paths(ax, proj_files, names):
+def draw_moving_paths(ax, tables, names):
     """Draw the paths; returns (legend entries, [lines of each run])."""
     first = len(ax.lines)
-    handles = draw_paths(ax, proj_files, names)
+    handles = draw_paths(ax, tables, names)
     drawn = ax.lines[first:]
-    lines_per_run = len(drawn) // len(proj_files)
+    lines_per_run = len(drawn) // len(tables)
     lines = [drawn[i : i + lines_per_run] for i in range(0, len(drawn), lines_per_run)]
     return handles, lines
 
@@ -217,5 +220,7 @@ def as_gif(frames):
     seconds = np.clip(FILM_SECONDS / len(images), *FRAME_SECONDS)
     durations = [int(1000 * seconds)] * (len(images) - 1) + [int(1000 * PAUSE_SECONDS)]
     gif = io.BytesIO()
-    images[0].save(gif, "GIF", save_all=True, append_images=images[1:], loop=0, duration=durations)
+    images[0].save(
+        gif, "GIF", save_all=True, append_images=images[1:], loop=0, duration=durations,
+        comment=MAKER.encode())
     return gif.getvalue()

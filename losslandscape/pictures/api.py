@@ -9,6 +9,7 @@ from losslandscape.errors import InputError
 from losslandscape.files.grid import Surface
 from losslandscape.pictures import style
 from losslandscape.pictures.curves import curve_figure, curves_of, x_limits
+from losslandscape.pictures.extremes import refuse_undrawable_axes
 from losslandscape.pictures.labels import axis_labels
 from losslandscape.pictures.panel import make_panel
 from losslandscape.pictures.scales import choose_scale
@@ -42,6 +43,8 @@ def plot(
     Raises:
         InputError: for an unknown name or kind, and where `path` can't be written.
     """
+    if path:
+        style.check_chosen_name(os.fspath(path))
     name = name or next(iter(surface.values))
     with style.style():
         if surface.grid.y is None:
@@ -62,6 +65,7 @@ def draw_line(surface, name, title, scale):
 def draw_plane(surface, name, kind, title, scale):
     if kind not in FIGURES:
         raise InputError(f"expected kind {', '.join(FIGURES)}, got {kind!r}")
+    refuse_undrawable_axes(surface, "the surface")
     panel = make_panel(surface, surface.get(name), name, "the surface", title)
     chosen_scale = choose_scale([panel], **scale)
     return FIGURES[kind](panel, chosen_scale, axis_labels(""), False, log=scale.get("log", False))

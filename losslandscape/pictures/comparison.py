@@ -15,6 +15,7 @@ from losslandscape.files.names import picture_file_name
 from losslandscape.flatness import measures
 from losslandscape.pictures.frame import OTHER_ASPECT, colour_bar, has_equal_units
 from losslandscape.pictures.marks import hatch_panel, mark_points
+from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.panel import make_panel, read_2d, refuse_single_line
 from losslandscape.pictures.scales import choose_scale
 from losslandscape.pictures.style import (
@@ -28,7 +29,7 @@ from losslandscape.pictures.style import (
     write_figures,
 )
 from losslandscape.pictures.surfaces import fill_contours
-from losslandscape.pictures.words import labels_for, number, plain_name
+from losslandscape.pictures.words import labels_for, number, value_label
 
 # inches
 TICK_LABELS = 0.45  # left of the axes
@@ -70,11 +71,11 @@ def plot_2d_compare(surf_files, surf_name="train_loss", vmin=None, vmax=None, vl
             marks[mark.get_label().partition(",")[0]] = mark
         label_panel(ax, panel, text)
 
-    bar = colour_bar(figure, filled, plain_name(surf_name), filled.levels, orientation="horizontal",
+    bar = colour_bar(figure, filled, value_label(surf_name), filled.levels, orientation="horizontal",
                      cax=figure.add_axes((0.15, 0.56 / tiles.height, 0.7, 0.09 / tiles.height)))
     bar.ax.xaxis.labelpad = 2
     if title:
-        figure.suptitle(title, y=1 - 0.03 / tiles.height, va="top")
+        figure.suptitle(typed_text(title), y=1 - 0.03 / tiles.height, va="top")
     for patch in bad_handles(kinds):
         marks[patch.get_label()] = patch
     if marks:
@@ -178,7 +179,7 @@ def flatness_text(surface, name):
     basin, sharpness = measured["basins"][-1], measured["sharpness"]
     area = 100 * basin["area_fraction"]
     parts = [
-        f"{plain_name(name)} at centre {measured['centre']['loss']:.3g}",
+        f"{value_label(name)} at centre {measured['centre']['loss']:.3g}",
         rf"basin ($\tau$ = {basin['tau']:g}) {area:.2g} % of the plane",
     ]
     if sharpness["percent"] is not None:

@@ -18,6 +18,9 @@ from losslandscape.errors import InputError
 from losslandscape.files.grid import ERRORS
 from losslandscape.files.layouts import read_surface
 from losslandscape.files.names import picture_file_name, repeats_of, surface_names_in
+from losslandscape.pictures.extremes import drawable_numbers, refuse_undrawable_axes
+from losslandscape.pictures.mathtext import typed_text
+from losslandscape.pictures.scales import MIN_USUAL_SHARE, top_that_shows
 from losslandscape.pictures.style import (
     COLOURS,
     COLUMN,
@@ -39,6 +42,7 @@ from losslandscape.pictures.words import (
     of_repeats,
     percent,
     plain_name,
+    value_label,
 )
 
 LOSS_MAX = 5.0  # the usual top of a loss axis
@@ -97,14 +101,12 @@ def curves_of(surface, path="the surface"):
             f"expected a 1-D surface, {path} has {surface.grid} points; "
             "use plot_2D.py"
         )
-    x = surface.grid.x
-    if not (np.isfinite(x).all() and (np.diff(x) > 0).all()):
-        raise InputError(f"expected increasing x coordinates in {path}; the file is damaged")
+    refuse_undrawable_axes(surface, path)
 
-    values = {name: surface.get(name) for name in surface.values}
+    values = {name: drawable_numbers(surface.get(name), name) for name in surface.values}
     for error, accuracy in ERRORS.items():
         if accuracy in values:
-            values[error] = surface.get(error)
+            values.setdefault(error, 100.0 - values[accuracy])
         # the upper quartile of the errors is 100 - the lower one of the accuracies
         for end, other_end in (("low", "high"), ("high", "low")):
             if f"{accuracy}_{other_end}" in values:
@@ -121,7 +123,7 @@ def curves_of(surface, path="the surface"):
     repeats = surface.provenance.get("repeats", 0)
     if isinstance(repeats, list):
         repeats = len(repeats)
-    return Curves(path, x, values, model, int(repeats))
+    return Curves(path, surface.grid.x, values, model, int(repeats))
 
 
 def eig_ratio(smallest, largest, absolute):
@@ -184,16 +186,21 @@ def set_x_axis(ax, limits):
 def limit_loss(ax, arrays, loss_max, log):
     """Scale a loss axis to masked arrays: 0 to `loss_max`, by default 5, or just above the curves.
 
-    A log axis shows all of the curves that is above 0, up to `loss_max`.
+    Losses below 0 begin just below the curves. A log axis shows all of the curves that is above 0,
+    up to `loss_max`.
     """
     finite = np.concatenate([np.ma.masked_invalid(array).compressed() for array in arrays])
     if len(finite) == 0:
         return
+    count = len(finite)
     if log and not (finite > 0).any():
         note("a log axis needs values above 0, there are none; the axis is linear")
         log = False
     if log:
         finite = finite[finite > 0]
+        if len(finite) < count:
+            note(f"{count - len(finite)} of {count} values are 0 or less and have no logarithm; "
+                 "the curve leaves the axis at the bottom")
     low, high = finite.min(), finite.max()
     if loss_max is not None and loss_max <= low:
         note(
@@ -210,16 +217,41 @@ def limit_loss(ax, arrays, loss_max, log):
         ax.set_ylim(low / margin, loss_max or high * margin)
         return
 
-    top = high * 1.05
-    if low < LOSS_MAX <= top:
-        top = LOSS_MAX
-    ax.set_ylim(min(0.0, low * 1.05), loss_max or top or 1.0)
+    bottom = min(0.0, low)
+    top = usual_loss_top(finite)
+    if loss_max is not None:
+        top = loss_max
+    margin = 0.05 * (top - bottom)
+    if margin == 0:  # a single value, which should not lie on the rim
+        margin = 0.05 * abs(low) or 1.0
+        bottom -= margin
+
+    # the user's top and the usual one are round, and so is a bottom of 0
+    if loss_max is None and top != LOSS_MAX:
+        top += margin
+    if low < 0:
+        bottom -= margin
+    ax.set_ylim(bottom, top)
 
 
-def check_loss_max(loss_max):
-    """Raises InputError unless the top of the loss axis is a number above 0, or None."""
-    if loss_max is not None and not (np.isfinite(loss_max) and loss_max > 0):
-        raise InputError(f"expected --loss_max above 0, got {loss_max}")
+def usual_loss_top(finite):
+    """The top of an axis for losses (n,): 5, unless almost no loss is below it, or all are."""
+    low, high = finite.min(), finite.max()
+    if low < 0:
+        return top_that_shows(finite)
+    if low < LOSS_MAX <= 1.05 * high and (finite < LOSS_MAX).mean() >= MIN_USUAL_SHARE:
+        return LOSS_MAX
+    return high
+
+
+def check_loss_max(loss_max, log):
+    """Raises InputError unless the top of the loss axis is a number, with `log` above 0, or None."""
+    if loss_max is None:
+        return
+    if not np.isfinite(loss_max):
+        raise InputError(f"expected a finite --loss_max, got {loss_max}")
+    if log and loss_max <= 0:
+        raise InputError(f"expected --loss_max above 0 with --log, got {loss_max:g}")
 
 
 # ---------------------------------------------------------------- marks
@@ -290,7 +322,7 @@ def title_of_curves(title, model, subject, arrays, repeats=0):
     title: None for the latter. arrays: the masked arrays that are drawn.
     """
     if title is not None:
-        return title
+        return typed_text(title)
     parts = [model, subject]
     if repeats:
         parts.append(f"median of {repeats} directions")
@@ -367,7 +399,7 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
     if is_loss(name):
         colour = LOSS_COLOUR
     split = name.partition("_")[0]
-    look = {"color": colour, "linestyle": SPLITS.get(split, "-"), "label": plain_name(name)}
+    look = {"color": colour, "linestyle": SPLITS.get(split, "-"), "label": value_label(name)}
     handles = [draw_curve(ax, curves.x, values, **look)]
 
     shown = [values]
@@ -378,7 +410,7 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
         limit_loss(ax, shown, loss_max, log)
     elif in_percent(name):
         ax.set_ylim(0, 100)
-    ax.set_ylabel(plain_name(name))
+    ax.set_ylabel(value_label(name))
     set_x_axis(ax, limits)
 
     kinds = hatch_gaps(ax, curves.x, [values])
@@ -424,7 +456,7 @@ def plot_1d_loss_err(
     """
     curves = read_curves(surf_file)
     limits = x_limits([curves], xmin, xmax)
-    check_loss_max(loss_max)
+    check_loss_max(loss_max, log)
     figures = {}
 
     def add(ending, figure):
@@ -491,7 +523,7 @@ def plot_1d_compare(
                 f"expected a loss in {curves.path}, found {sorted(curves.values)}; "
                 "leave it out"
             )
-    check_loss_max(loss_max)
+    check_loss_max(loss_max, log)
     limits = x_limits(all_curves, xmin, xmax)
 
     figure = comparison_figure(all_curves, labels, limits, loss_max, log, title, show)
@@ -626,7 +658,7 @@ def plot_1d_loss_err_repeat(
             )
         if not curves.of_kind("loss"):
             raise InputError(f"expected a loss in {curves.path}, found {sorted(curves.values)}")
-    check_loss_max(loss_max)
+    check_loss_max(loss_max, log)
     limits = x_limits(all_curves, xmin, xmax)
 
     figure = repeat_figure(all_curves, limits, loss_max, log, title, show)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from losslandscape.files.layouts import read_projection
 from losslandscape.files.names import picture_file_name
-from losslandscape.pictures.paths import PATH_COLOURS
+from losslandscape.pictures.path_tables import read_path_table
+from losslandscape.pictures.paths import PATH_COLOURS, path_names
 from losslandscape.pictures.style import COLUMN, new_figure, style, write_figures
 
 LOOKS = {  # of what is drawn
@@ -35,17 +35,18 @@ def plot_against_epoch(proj_files, labels=(), fmt="pdf"):
     To PROJ_FILE_loss.pdf, or PROJ_FILE_distance.pdf without losses; several runs go into the
     figure of the first. Returns its path in a list.
     """
-    tables = [read_projection(file)[0] for file in proj_files]
+    tables = [read_path_table(file) for file in proj_files]
+    run_names = path_names(proj_files, labels)
     panels, kind = [DISTANCES], "distance"
     if any(evaluated_points(table).any() for table in tables):
         panels, kind = [LOSSES, DISTANCES], "loss"
 
-    figure = epochs_figure(tables, panels, labels)
+    figure = epochs_figure(tables, panels, run_names)
     return write_figures({picture_file_name(proj_files[0], kind, fmt): figure}, show=False)
 
 
-def epochs_figure(tables, panels, labels):
-    """The panels of several runs; tables: the arrays of their projection files, by name."""
+def epochs_figure(tables, panels, run_names):
+    """The panels of several runs; tables: of `read_path_table`, one per run."""
     height = EPOCHS_HEIGHT + PANEL_HEIGHT * len(panels)
     if len(tables) > 1:
         height += LEGEND_HEIGHT
@@ -61,8 +62,8 @@ def epochs_figure(tables, panels, labels):
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
 
     if len(tables) > 1:
-        handles = [legend_entry(label, color=colour_of_run(i)) for i, label in enumerate(labels)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(labels), 3))
+        handles = [legend_entry(name, color=colour_of_run(i)) for i, name in enumerate(run_names)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(run_names), 3))
     return figure
 
 

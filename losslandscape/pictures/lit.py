@@ -22,6 +22,7 @@ from losslandscape.pictures.mesh import (
     shading_colours,
     to_polydata,
 )
+from losslandscape.pictures.overwrite import MAKER, ending_of, refuse_foreign_file
 
 VIEWS = {  # azimuth and elevation of the camera, in degrees; azimuth 0 looks from +x, -90 from -y
     "default": (-60.0, 40.0),
@@ -281,8 +282,12 @@ def _place_camera(plotter, view, framed, aspect):
 
 def png_bytes(picture):
     """The bytes of a PNG file of a picture (PIL)."""
+    from PIL.PngImagePlugin import PngInfo
+
+    maker = PngInfo()
+    maker.add_text("Software", MAKER)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", optimize=True, pnginfo=maker)
     return buffer.getvalue()
 
 
@@ -305,7 +310,8 @@ def gif_bytes(frames):
     buffer = io.BytesIO()
     milliseconds = round(1000 * FRAME_SECONDS)
     indexed[0].save(
-        buffer, "GIF", save_all=True, append_images=indexed[1:], duration=milliseconds, loop=0)
+        buffer, "GIF", save_all=True, append_images=indexed[1:], duration=milliseconds, loop=0,
+        comment=MAKER.encode())
     return buffer.getvalue()
 
 
@@ -316,7 +322,8 @@ def mp4_bytes(frames):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "film.mp4")
         writer = imageio_ffmpeg.write_frames(
-            path, frames[0].size, fps=1 / FRAME_SECONDS, macro_block_size=2)
+            path, frames[0].size, fps=1 / FRAME_SECONDS, macro_block_size=2,
+            output_params=["-metadata", f"comment={MAKER}"])
         writer.send(None)
         for frame in frames:
             writer.send(frame.tobytes())
@@ -325,26 +332,22 @@ def mp4_bytes(frames):
             return f.read()
 
 
-FILM_WRITERS = {".gif": gif_bytes, ".mp4": mp4_bytes}  # each: frames -> bytes
+FILM_WRITERS = {"gif": gif_bytes, "mp4": mp4_bytes}  # each: frames -> bytes
 
 
 def film_writer(path):
     """The writer for the film file `path`, by its ending; InputError before anything is drawn."""
-    ending = os.path.splitext(path)[1].lower()
+    ending = ending_of(path)
     if ending not in FILM_WRITERS:
         raise InputError(f"expected --orbit FILE.gif or FILE.mp4, got {path!r}")
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise InputError(f"expected --orbit in a folder that exists, got {path!r}; "
                          "make the folder first")
-    if ending == ".mp4":
+    refuse_foreign_file(path, ending, chosen=True)
+    if ending == "mp4":
         try:
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
             raise InputError("MP4 needs imageio-ffmpeg; pip install imageio-ffmpeg, "
                              "or take a .gif") from None
     return FILM_WRITERS[ending]
-
-
-def is_film(first_bytes):
-    """Whether a file that begins with these bytes is a GIF or an MP4."""
-    return first_bytes[:4] == b"GIF8" or first_bytes[4:8] == b"ftyp"

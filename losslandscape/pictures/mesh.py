@@ -17,8 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from losslandscape.errors import InputError
+from losslandscape.pictures.extremes import FLOAT32_RESOLUTION, refuse_undrawable_axes
 
+FLOAT32_LARGEST = 1e37  # of coordinates and heights; differences of float32 overflow beyond
 LOG_SHIFT = 0.1  # the logarithm that is drawn is log(z + 0.1)
+SHORTEST_SIDE = 0.1  # of a plane in a box, relative to its longer side
 ZSCALE = 0.5  # height of the box, relative to the longer side of the plane
 STL_SIDE = 100.0  # longer side of a print; STL has no unit, slicers take millimetres
 STL_BASE = 0.04  # thickness below the lowest point of a print, relative to the longer side
@@ -55,18 +58,22 @@ def surface_heights(surface, name="train_loss", zmax=None, log=False, interp=Non
     if interp is not None:
         heights = resample(heights, interp)
     z = heights.z
+    lowest = z.min(initial=np.inf, where=np.isfinite(z))
     if zmax is not None:
+        if zmax <= lowest < np.inf:
+            raise InputError(f"expected --zmax above the lowest {name}, {lowest:.6g}, "
+                             f"got {zmax:g}; nothing would be left to see")
         z = np.minimum(z, zmax)
 
-    # the files hold float32: what is beyond it counts as infinite
-    z[~(np.abs(z) <= np.finfo(np.float32).max)] = np.nan
-
     if log:
-        lowest = np.nanmin(z, initial=np.inf)
         if lowest + LOG_SHIFT <= 0:
             raise InputError(f"expected values above -{LOG_SHIFT} for --log, got {lowest:.6g} "
                              f"in {name}; leave --log out")
-        z = np.log(z + LOG_SHIFT)
+        with np.errstate(invalid="ignore"):  # of -inf, which has no height either
+            z = np.log(z + LOG_SHIFT)
+
+    # the files hold float32: what is beyond it counts as infinite
+    z = np.where(np.abs(z) <= FLOAT32_LARGEST, z, np.nan)
     return Heights(heights.x, heights.y, z)
 
 
@@ -78,11 +85,9 @@ def _check_heights_request(surface, zmax, interp):
     if len(x) < 2 or len(y) < 2:
         raise InputError(f"expected at least 2 points per axis, got {len(x)} x {len(y)}; "
                          "compute a finer surface")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise InputError("expected finite coordinates, found NaN or infinite ones; "
-                         "the file is damaged")
-    if zmax is not None and not (math.isfinite(zmax) and zmax > 0):
-        raise InputError(f"expected --zmax above 0, or -1 for none, got {zmax}")
+    refuse_undrawable_axes(surface, "the surface", FLOAT32_RESOLUTION, FLOAT32_LARGEST)
+    if zmax is not None and not math.isfinite(zmax):
+        raise InputError(f"expected a finite --zmax, or -1 for none, got {zmax}")
     if interp is not None and interp < 2:
         raise InputError("expected --interp of at least 2 points per axis, or -1 for none, "
                          f"got {interp}")
@@ -163,8 +168,9 @@ def surface_mesh(heights):
     """
     quads, _ = grid_quads(heights.z)
     if len(quads) == 0:
-        raise InputError("expected a grid cell with four finite values, found none; "
-                         "compute more of the surface first")
+        raise InputError("expected a grid cell with four finite values of at most "
+                         f"{FLOAT32_LARGEST:g}, found none; compute more of the surface, "
+                         "or take --log where values are larger")
 
     finite = heights.finite.ravel()
     x, y = np.meshgrid(heights.x, heights.y)
@@ -179,17 +185,25 @@ def box_mesh(heights, zscale=ZSCALE):
     Its shape doesn't depend on the scale of the values; `values` holds them.
     """
     x, y, z = heights.x, heights.y, heights.z
-    side = max(np.ptp(x), np.ptp(y))
+    longer_side = max(np.ptp(x), np.ptp(y))
     low, high = np.nanmin(z, initial=np.inf), np.nanmax(z, initial=-np.inf)
     if high > low:
         height = (z - low) / (high - low) * zscale
     else:
         height = z - low
 
-    centred_x = (x - (x[0] + x[-1]) / 2) / side
-    centred_y = (y - (y[0] + y[-1]) / 2) / side
-    mesh = surface_mesh(Heights(centred_x, centred_y, height))
+    mesh = surface_mesh(Heights(_box_axis(x, longer_side), _box_axis(y, longer_side), height))
     return replace(mesh, values=z[heights.finite], normals=_point_normals(mesh))
+
+
+def _box_axis(axis, longer_side):
+    """An axis (n,) of the plane in a box: centred, its length relative to the longer side.
+
+    A side far shorter than the other is drawn as SHORTEST_SIDE, or the surface would be a line.
+    """
+    length = axis[-1] - axis[0]
+    centred = (axis - (axis[0] + axis[-1]) / 2) / length
+    return centred * max(length / longer_side, SHORTEST_SIDE)
 
 
 def _point_normals(mesh):

@@ -16,6 +16,7 @@ const VIRIDIS = [
 const COLOUR_SCALE = VIRIDIS.map((colour, index) => [index / (VIRIDIS.length - 1), colour]);
 const PATH_COLOUR = "#d7191c";
 const LEVEL_COUNT = 14;
+const SHORTEST_SIDE = 0.1; // of the plane, relative to the longer one
 const MAX_IDS = 2 ** 26; // of points of a panel; the key of an edge, from two of them, is still an exact number
 
 const SPLIT_NAME = /^(train|test)_(.+)$/s;
@@ -47,8 +48,8 @@ function unpackFloats(text) {
 /* Map from name to values (ny * nx); errors, 100 - accuracy, are made of accuracies. */
 function unpackValues(packedValues) {
   const values = new Map();
-  for (const [name, text] of Object.entries(packedValues)) {
-    values.set(name, unpackFloats(text));
+  for (const [name, {low, scale, floats}] of Object.entries(packedValues)) {
+    values.set(name, Float64Array.from(unpackFloats(floats), share => low + scale * share));
   }
   for (const name of [...values.keys()]) {
     const errorName = name.replace("_acc", "_err");
@@ -378,6 +379,25 @@ function appendLines(lines, network, level) {
   }
 }
 
+/* Places [row, column] of the heights that no cell with four heights holds. */
+function lonelyPoints(heights) {
+  const has = (row, column) => (heights[row]?.[column] ?? null) !== null;
+  const isWhole = (row, column) =>
+    has(row, column) && has(row, column + 1) && has(row + 1, column) && has(row + 1, column + 1);
+  const isInCell = (row, column) =>
+    isWhole(row, column) || isWhole(row, column - 1) || isWhole(row - 1, column) || isWhole(row - 1, column - 1);
+
+  const places = [];
+  for (let row = 0; row < heights.length; row++) {
+    for (let column = 0; column < heights[row].length; column++) {
+      if (has(row, column) && !isInCell(row, column)) {
+        places.push([row, column]);
+      }
+    }
+  }
+  return places;
+}
+
 /* Level lines of the drawn surface: {x, y, level} with null between lines.
 
    Plotly can project contours itself, but with gaps it takes seconds per frame where WebGL runs in software. */
@@ -457,6 +477,23 @@ function emptyTrace(panel, view) {
   };
 }
 
+/* Points without neighbours, which a surface would leave out. */
+function lonelyTrace(panel, heights, view, places) {
+  const texts = hoverTexts(panel, view);
+  const z = places.map(([row, column]) => heights[row][column]);
+  return {
+    type: "scatter3d",
+    mode: "markers",
+    x: places.map(([, column]) => panel.x[column]),
+    y: places.map(([row]) => panel.y[row]),
+    z,
+    marker: {size: 4, color: z, ...colouring(view)},
+    text: places.map(([row, column]) => texts[row][column]),
+    hovertemplate: "%{text}<extra></extra>",
+    showlegend: false,
+  };
+}
+
 function floorTrace(panel, heights, view) {
   const {x, y, level} = levelLines(panel, heights, view);
   return {
@@ -528,6 +565,10 @@ function panelTraces(panel, view) {
     return [emptyTrace(panel, view)]; // Plotly fails on a surface without a height
   }
   const traces = [surfaceTrace(panel, heights, view)];
+  const places = lonelyPoints(heights);
+  if (places.length) {
+    traces.push(lonelyTrace(panel, heights, view, places));
+  }
   if (state.floor) {
     traces.push(floorTrace(panel, heights, view));
   }
@@ -566,6 +607,7 @@ function panelLayout(panel, view) {
   const length = axis => axis[axis.length - 1] - axis[0];
   const range = axis => [axis[0], axis[axis.length - 1]];
   const longerSide = Math.max(length(panel.x), length(panel.y));
+  const side = axis => 1.25 * Math.max(length(axis) / longerSide, SHORTEST_SIDE);
 
   // step back in a narrow panel
   const {clientWidth, clientHeight} = panel.plot;
@@ -592,8 +634,8 @@ function panelLayout(panel, view) {
     scene: {
       aspectmode: "manual",
       aspectratio: {
-        x: 1.25 * length(panel.x) / longerSide,
-        y: 1.25 * length(panel.y) / longerSide,
+        x: side(panel.x),
+        y: side(panel.y),
         z: state.floor ? 0.85 : 0.7,
       },
       xaxis: {...axis, title: {text: "x"}, range: range(panel.x)},

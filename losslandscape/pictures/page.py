@@ -16,22 +16,15 @@ import numpy as np
 
 from losslandscape.errors import InputError
 from losslandscape.files.grid import ERRORS, Surface
+from losslandscape.pictures.extremes import (
+    FLOAT32_RESOLUTION,
+    drawable_numbers,
+    refuse_undrawable_axes,
+)
 
 # float32 values in one page: about 21 MB as base64; a browser struggles beyond
 MAX_VALUES = 4_000_000
 MAX_WORDS = 4  # quantities that a headline names
-
-# how a page begins; with the one of version 1, whose pages have no generator
-PAGE_BEGINNINGS = (
-    b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    b'<meta name="generator" content="losslandscape',
-    b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    b'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    b'<meta http-equiv="Content-Security-Policy" '
-    b"content=\"default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';\n "
-    b"style-src 'unsafe-inline'; img-src data: blob:; worker-src blob:; "
-    b"form-action 'none'; base-uri 'none'\">\n<title>",
-)
 
 QUANTITY_WORDS = {  # train_loss and test_loss are the quantity loss
     "loss": "loss",
@@ -68,9 +61,7 @@ class PagePanel:
                              "draw it with plot_1D.py")
         if min(grid.shape) < 2:
             raise InputError(f"expected at least 2 points per axis in {place}, got {grid}")
-        for axis in (grid.x, grid.y):
-            if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
-                raise InputError(f"expected increasing coordinates in {place}; the file is damaged")
+        refuse_undrawable_axes(self.surface, place, FLOAT32_RESOLUTION)
         if not self.surface.values:
             raise InputError(f"expected values such as train_loss in {place}, found none; "
                              "compute them first")
@@ -99,6 +90,7 @@ def html_page(panels, name=None):
                          "pip install plotly") from None
 
     _refuse_too_many_values(panels)
+    _refuse_nothing_finite(panels)
     name = name or panels[0].surface.main_name
     _refuse_unknown_name(panels, name)
 
@@ -120,11 +112,6 @@ def html_page(panels, name=None):
     return re.sub(r"@@(\w+)@@", lambda mark: parts[mark[1]], _template("page.html"))
 
 
-def is_page(first_bytes):
-    """Whether a file that begins with these bytes is a page that this program has made."""
-    return first_bytes.startswith(PAGE_BEGINNINGS)
-
-
 def _template(name):
     folder = importlib.resources.files("losslandscape.pictures")
     return folder.joinpath(name).read_text(encoding="utf-8")
@@ -135,6 +122,15 @@ def _refuse_too_many_values(panels):
     if count > MAX_VALUES:
         raise InputError(f"expected at most {MAX_VALUES} values in one page, got {count}; "
                          "give fewer surfaces")
+
+
+def _refuse_nothing_finite(panels):
+    for panel in panels:
+        surface = panel.surface
+        if any(np.isfinite(surface.get(name).compressed()).any() for name in surface.values):
+            return
+    names = ", ".join(panel.path or panel.label or "the surface" for panel in panels)
+    raise InputError(f"expected a finite value in {names}, found none; compute more of it first")
 
 
 def _refuse_unknown_name(panels, name):
@@ -230,16 +226,32 @@ def json_for_script(value):
 
 
 def pack_floats(array):
-    """Base64 of an array as little-endian float32; NaN where it is masked."""
-    plain = np.ma.filled(np.ma.asarray(array, dtype=float), np.nan)
+    """Base64 of an array as little-endian float32."""
     with np.errstate(over="ignore"):
-        return base64.b64encode(plain.astype("<f4").tobytes()).decode()
+        return base64.b64encode(np.asarray(array).astype("<f4").tobytes()).decode()
+
+
+def pack_values(masked):
+    """{low, scale, floats}: values are low + scale * floats, NaN where they are masked.
+
+    Small differences of large values, and values of any size, keep the seven digits of a float32.
+    """
+    values = np.ma.filled(masked.astype(float), np.nan)
+    finite = values[np.isfinite(values)]
+    low, scale = 0.0, 1.0
+    if len(finite) > 0:
+        low = float(finite.min())
+        _, exponent = np.frexp(finite.max() - low)  # a power of two scales without rounding
+        scale = float(2.0**exponent)
+    return {"low": low, "scale": scale, "floats": pack_floats((values - low) / scale)}
 
 
 def _panel_data(panel, label):
     """What page.js reads of one panel: plain values, ready for JSON."""
     surface = panel.surface
-    values = {name: pack_floats(surface.get(name)) for name in sorted(surface.values)}
+    values = {}
+    for name in sorted(surface.values):
+        values[name] = pack_values(drawable_numbers(surface.get(name), one_line(name)))
     return {
         "label": label,
         "file": one_line(panel.file),

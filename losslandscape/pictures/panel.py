@@ -13,6 +13,8 @@ import numpy as np
 
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_surface
+from losslandscape.pictures.extremes import drawable_numbers, refuse_undrawable_axes
+from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.style import bad_points, need, share_done
 from losslandscape.pictures.words import heading, percent, plain_name
 
@@ -49,9 +51,7 @@ def read_2d(path):
         raise InputError(f"expected a 2-D surface, {path} has the 1-D grid {surface.grid}; "
                          "use plot_1D.py")
 
-    for axis in (surface.grid.x, surface.grid.y):
-        if not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
-            raise InputError(f"expected increasing coordinates in {path}; the file is damaged")
+    refuse_undrawable_axes(surface, path)
     return surface
 
 
@@ -66,12 +66,15 @@ def make_panel(surface, values, name, path, title=None):
         raise InputError(f"nothing of {name} is computed yet in {path}; "
                          "run plot_surface.py on it first")
 
+    values = drawable_numbers(values, name)
     filled = values
     if not computed.all():
         filled = from_coarse(surface.grid, values)
 
     if title is None:
         title = default_title(surface, name)
+    else:
+        title = typed_text(title)
     if title:
         title += progress_line(values, is_interpolated=filled is not values)
 

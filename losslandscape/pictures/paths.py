@@ -10,13 +10,13 @@ import os
 
 import numpy as np
 
-from losslandscape.errors import InputError
-from losslandscape.files.layouts import read_projection
 from losslandscape.files.names import picture_file_name
 from losslandscape.pictures.frame import fit_frame, new_frame
 from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
+from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d, refuse_single_line
+from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.scales import choose_scale
 from losslandscape.pictures.style import note, style, write_figures
 from losslandscape.pictures.surfaces import draw_contours
@@ -48,6 +48,7 @@ def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_los
     """
     proj_files = as_list(proj_file)
     names = path_names(proj_files, labels)
+    tables = [read_path_table(file) for file in proj_files]
     surface = read_2d(surf_file)
     panel = make_panel(surface, surface.get(surf_name), surf_name, surf_file, title)
     refuse_single_line(surface, surf_file)
@@ -55,7 +56,7 @@ def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_los
 
     surface_box = panel_box(panel)
     box = surface_box
-    paths = path_box(proj_files)
+    paths = path_box(tables)
     if not is_inside(paths, surface_box):
         box = joined_box(surface_box, widened(paths))
         advise_larger_grid(widened(paths), panel.z.shape)
@@ -65,7 +66,7 @@ def plot_contour_trajectory(surf_file, dir_file, proj_file, surf_name="train_los
     kinds = hatch_panel(ax, panel, cells=False)
     if box != surface_box:
         draw_rim(ax, surface_box)
-    handles = draw_paths(ax, proj_files, names)
+    handles = draw_paths(ax, tables, names)
     handles += mark_points(ax, panel, centre=False)
     fit_frame(figure, ax, handles, kinds, panel.title)
     if len(scale.levels) > 0:
@@ -85,10 +86,11 @@ def plot_trajectory(proj_file, dir_file="", show=False, *, fmt="pdf", labels=(),
     """
     proj_files = as_list(proj_file)
     names = path_names(proj_files, labels)
-    figure, ax = new_frame(widened(path_box(proj_files)), show)
+    tables = [read_path_table(file) for file in proj_files]
+    figure, ax = new_frame(widened(path_box(tables)), show)
     ax.grid(True)
     label_axes(ax, axis_labels(dir_file))
-    fit_frame(figure, ax, draw_paths(ax, proj_files, names), [], title)
+    fit_frame(figure, ax, draw_paths(ax, tables, names), [], typed_text(title or ""))
     return write_figures({output or f"{proj_files[0]}.{fmt}": figure}, show)
 
 
@@ -118,18 +120,20 @@ def advise_larger_grid(box, shape):
 # ---------------------------------------------------------------- drawing
 
 
-def draw_paths(ax, proj_files, names):
-    """Draw each projected path with its start and end; returns the legend entries."""
+def draw_paths(ax, tables, names):
+    """Draw each projected path with its start and end; returns the legend entries.
+
+    tables: of `read_path_table`, one per path.
+    """
     handles = []
-    for i, (proj_file, name) in enumerate(zip(proj_files, names, strict=True)):
-        handles += draw_path(ax, proj_file, name, PATH_COLOURS[i % len(PATH_COLOURS)])
-    return handles + end_handles(common_epochs(proj_files))
+    for i, (table, name) in enumerate(zip(tables, names, strict=True)):
+        handles += draw_path(ax, table, name, PATH_COLOURS[i % len(PATH_COLOURS)])
+    return handles + end_handles(common_epochs(tables))
 
 
-def draw_path(ax, proj_file, name, colour):
+def draw_path(ax, table, name, colour):
     """Draw a path with a square at its start and a star at its end; returns [legend entry]."""
-    projection, _ = read_projection(proj_file)
-    x, y = projection["proj_xcoord"], projection["proj_ycoord"]  # (checkpoints,)
+    x, y = table["proj_xcoord"], table["proj_ycoord"]  # (checkpoints,)
     dot_size = 3.5
     if len(x) > MANY_CHECKPOINTS:
         dot_size = 2
@@ -162,13 +166,12 @@ def end_handles(epochs):
     ]
 
 
-def common_epochs(proj_files):
+def common_epochs(tables):
     """(first, last) epoch where all paths have the same, else None; old files name no epochs."""
     ranges = set()
-    for proj_file in proj_files:
-        projection, _ = read_projection(proj_file)
-        epochs = projection.get("epoch")
-        if np.shape(epochs) != projection["proj_xcoord"].shape:
+    for table in tables:
+        epochs = table.get("epoch")
+        if epochs is None:
             return None
         ranges.add((epochs[0], epochs[-1]))
 
@@ -188,17 +191,12 @@ def draw_rim(ax, box):
 # ---------------------------------------------------------------- boxes
 
 
-def path_box(proj_files):
-    """Box of all the paths; InputError for a file that has no points."""
-    points = []
-    for path in proj_files:
-        projection, _ = read_projection(path)
-        xy = np.stack([projection["proj_xcoord"], projection["proj_ycoord"]], -1)
-        if len(xy) == 0:
-            raise InputError(f"expected at least one point in {path}, got none; "
-                             "project the checkpoints again")
-        points.append(xy.astype(float))  # (checkpoints, 2)
-
+def path_box(tables):
+    """Box of all the paths."""
+    points = [
+        np.stack([table["proj_xcoord"], table["proj_ycoord"]], -1).astype(float)  # (checkpoints, 2)
+        for table in tables
+    ]
     points = np.concatenate(points)
     left, bottom = points.min(axis=0)
     right, top = points.max(axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from losslandscape.pictures.labels import text_width
 from losslandscape.pictures.marks import any_corner, bad_rectangles
-from losslandscape.pictures.scales import log_levels, thinned
+from losslandscape.pictures.scales import MIN_USUAL_SHARE, log_levels, thinned
 from losslandscape.pictures.style import (
     COLOUR_MAP,
     COLUMN,
@@ -19,7 +19,7 @@ from losslandscape.pictures.style import (
     new_figure,
     note,
 )
-from losslandscape.pictures.words import is_loss, number, plain_name
+from losslandscape.pictures.words import is_loss, number, value_label
 
 LOSS_TOP = 10.0  # the usual --zlim for a loss
 GRID_LINES = 150  # of the drawn surface along each axis: smooth, and quick to draw
@@ -54,7 +54,7 @@ class HeightAxis:
 
     def label(self, name):
         """'train loss (cut at 10)', 'largest eigenvalue (times 10^4)'."""
-        text = plain_name(name)
+        text = value_label(name)
         if self.power:
             text += rf" ($\times 10^{{{self.power}}}$)"
         if self.is_cut:
@@ -72,6 +72,8 @@ def surface_figure(panel, scale, labels, show, zlim=None, log=False):
     heights = panel.z
     if log:
         heights = logarithms(panel.z)
+    if zlim is None and not log:
+        zlim = usual_top(panel, scale)
     axis = height_axis(panel.name, float(np.nanmin(heights)), float(np.nanmax(heights)), zlim, log)
 
     # refined before it is cut, so that the rim lies where the surface crosses the top
@@ -110,11 +112,23 @@ def logarithms(z):
     return np.log10(positive, where=~np.isnan(z), out=np.full(z.shape, np.nan))
 
 
-def height_axis(name, low, high, zlim, log):
-    """HeightAxis for heights from low to high, in its units; zlim is in units of the values."""
-    if zlim is None and is_loss(name) and not log and low < LOSS_TOP < high:
-        zlim = LOSS_TOP
+def usual_top(panel, scale):
+    """10 for a loss, or the top of the scale where it goes below 0; None for no cut."""
+    z = panel.finite
+    if not is_loss(panel.name) or z.min() == z.max():
+        return None
+    if z.min() < 0:
+        return scale.high
+    if z.max() > LOSS_TOP and (z < LOSS_TOP).mean() >= MIN_USUAL_SHARE:
+        return LOSS_TOP
+    return None
 
+
+def height_axis(name, low, high, zlim, log):
+    """HeightAxis for heights from low to high, in its units.
+
+    zlim: its top in units of the values, None for the highest.
+    """
     if zlim is None:
         top = high
     elif not log:

@@ -18,6 +18,7 @@ from losslandscape.pictures.words import in_percent, is_loss
 
 LOSS_RANGE = (0.1, 10.0, 0.5)  # the usual --vmin, --vmax, --vlevel for a loss
 MIN_USUAL_LEVELS = 3  # of the usual levels, inside of the data; fewer show almost nothing
+MIN_USUAL_SHARE = 0.05  # of the points, between the usual levels; with fewer the rest is empty
 MAX_LEVELS = 1000
 WIDE_RATIO = 100  # data that go over a larger ratio get a log scale of their own accord
 
@@ -68,9 +69,9 @@ class Scale:
 def choose_scale(panels, vmin=None, vmax=None, vlevel=None, log=False):
     """Scale for the panels together.
 
-    None means 0.1, 10 and 0.5 for a loss, and values from the data for others and on a log scale.
-    Where the levels leave the picture empty, a note says so and the data choose. Raises InputError
-    for limits that make no levels.
+    None means 0.1, 10 and 0.5 for a loss of at least 0, and values from the data for others and on
+    a log scale. Where the levels leave the picture empty, a note says so and the data choose.
+    Raises InputError for limits that make no levels.
     """
     check_levels(vmin, vmax, vlevel)
     z = np.concatenate([panel.finite for panel in panels])
@@ -78,20 +79,45 @@ def choose_scale(panels, vmin=None, vmax=None, vlevel=None, log=False):
         return Scale(np.array([]), 0.0, 1.0, False)
 
     name = panels[0].name
-    if log and not (z > 0).any():
-        note(f"a log scale needs values above 0, {name} has none; the scale is linear")
-        log = False
     if log:
-        z = z[z > 0]
-    low, high = float(z.min()), float(z.max())
+        z, log = with_logarithm(z, name)
 
-    requested = (vmin, vmax, vlevel) != (None, None, None)
-    has_usual_levels = is_loss(name) and not log
-    if requested or has_usual_levels:
-        scale = scale_from_limits(name, low, high, vmin, vmax, vlevel, log)
+    # the limits of the user, completed by the usual ones; else those of the data
+    limits = Limits(vmin, vmax, vlevel)
+    has_usual_levels = is_loss(name) and not log and z.min() >= 0
+    if limits.requested or has_usual_levels:
+        scale = scale_from_limits(name, z, limits, has_usual_levels, log)
         if scale is not None:
             return scale
-    return scale_from_data(name, low, high, log)
+    elif is_loss(name) and not log:
+        note(f"{name} goes below 0, from {z.min():.4g} to {z.max():.4g}: "
+             "levels chosen from the data")
+    return scale_from_data(name, z, log)
+
+
+def with_logarithm(z, name):
+    """(values (n,) that a log scale begins with, whether it is one); notes say what is left out."""
+    positive = z[z > 0]
+    if len(positive) == 0:
+        note(f"a log scale needs values above 0, {name} has none; the scale is linear")
+        return z, False
+    if len(positive) < len(z):
+        note(f"{len(z) - len(positive)} of {len(z)} values of {name} are 0 or less and have no "
+             "logarithm; they are drawn below all others")
+    return positive, True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the user asks for, None where nothing: first and last level, and the step between."""
+
+    vmin: float | None
+    vmax: float | None
+    vlevel: float | None
+
+    @property
+    def requested(self):
+        return (self.vmin, self.vmax, self.vlevel) != (None, None, None)
 
 
 def check_levels(vmin, vmax, vlevel):
@@ -105,30 +131,31 @@ def check_levels(vmin, vmax, vlevel):
         raise InputError(f"expected --vmin below --vmax, got {vmin:g} and {vmax:g}")
 
 
-def scale_from_limits(name, low, high, vmin, vmax, vlevel, log):
+def scale_from_limits(name, z, limits, has_usual_levels, log):
     """Scale of the user's limits, completed by the usual ones; None, and a note, if it is empty.
 
-    low, high: range of the data.
+    z: (n,) values. has_usual_levels: the limits are completed by those of a loss, not of the data.
     """
+    low, high = float(z.min()), float(z.max())
     usual_bottom, usual_top, usual_step = low, high, None
-    if is_loss(name) and not log:
+    if has_usual_levels:
         usual_bottom, usual_top, usual_step = LOSS_RANGE
-    bottom = value_or(vmin, usual_bottom)
-    top = value_or(vmax, usual_top)
-    step = value_or(vlevel, usual_step)
+    bottom = value_or(limits.vmin, usual_bottom)
+    top = value_or(limits.vmax, usual_top)
+    step = value_or(limits.vlevel, usual_step)
     if log and bottom <= 0:
         raise InputError(f"expected --vmin above 0 with --log, got {bottom:g}")
 
     # colours go no further than the data, unless the user says so
-    first = value_or(vmin, max(bottom, low))
-    last = value_or(vmax, min(top, high))
+    first = value_or(limits.vmin, max(bottom, low))
+    last = value_or(limits.vmax, min(top, high))
 
-    requested = (vmin, vmax, vlevel) != (None, None, None)
-    fewest = MIN_USUAL_LEVELS
-    if requested:
-        fewest = 1
+    fewest, smallest_share = MIN_USUAL_LEVELS, MIN_USUAL_SHARE
+    if limits.requested:
+        fewest, smallest_share = 1, 0.0
     levels = inside(levels_between(bottom, top, step, log), low, high)
-    if len(levels) >= fewest and first < last:
+    share = ((first <= z) & (z <= last)).mean()
+    if len(levels) >= fewest and share >= smallest_share and first < last:
         return Scale(levels, first, last, log)
 
     if low < high:
@@ -136,18 +163,21 @@ def scale_from_limits(name, low, high, vmin, vmax, vlevel, log):
         if step and not log:
             steps = f" in steps of {step:g}"
         extent = "almost the whole"
-        if requested:
+        if limits.requested:
             extent = "the"
         note(f"levels from {bottom:g} to {top:g}{steps} leave {extent} picture empty "
              f"({name} goes from {low:.4g} to {high:.4g}); levels chosen from the data")
     return None
 
 
-def scale_from_data(name, low, high, log):
+def scale_from_data(name, z, log):
     """Scale of the range of the data; logarithmic where it is wide and no percentage, too."""
+    low, high = float(z.min()), float(z.max())
     is_wide = low > 0 and high > WIDE_RATIO * low
     if is_wide and not in_percent(name):
         log = True
+    if is_loss(name) and not log:
+        high = top_that_shows(z)
     levels = inside(levels_between(low, high, None, log), low, high)
 
     if low == high:  # a range of colours needs a width
@@ -156,6 +186,17 @@ def scale_from_data(name, low, high, log):
             width = 1.0
         high = low + width
     return Scale(levels, low, high, log)
+
+
+def top_that_shows(z):
+    """The top of ten even levels that leave at most half of the values (n,) below the first.
+
+    It is the largest value, unless a few values are so large that all others would look the same.
+    """
+    low, top = float(z.min()), float(z.max())
+    while (z < low + (top - low) / 10).mean() > 0.5:
+        top = float(np.quantile(z[z < top], 0.75))
+    return top
 
 
 def value_or(value, default):

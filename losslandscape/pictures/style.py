@@ -8,13 +8,14 @@ matplotlib is imported inside the functions: --help and errors in the input don'
 import contextlib
 import importlib
 import io
-import os
-import sys
+import math
 
 import numpy as np
 
 from losslandscape.errors import InputError
 from losslandscape.files.atomic import write_file
+from losslandscape.messages import printable, say
+from losslandscape.pictures.overwrite import MAKER, ending_of, refuse_foreign_file
 
 COLUMN = 3.4  # inches, one column of a two-column paper
 PAGE = 7.0  # inches, both columns
@@ -55,7 +56,7 @@ BACKENDS_WITHOUT_WINDOWS = ("agg", "cairo", "pdf", "pgf", "ps", "svg")
 
 def note(text):
     """Tell the user something that is no error."""
-    print(f"note: {text}", file=sys.stderr)
+    say(f"note: {printable(text, math.inf)}")
 
 
 def need(module):
@@ -105,9 +106,12 @@ def new_figure(width, height, show=False, layout="constrained"):
 def write_figures(figures, show):
     """Save the figures, {path: figure}, show them if `show`, and return their paths.
 
-    Every drawing function ends so. The ending of a path is the format. Raises InputError where a
-    folder can't be written.
+    Every drawing function ends so. The ending of a path is the format. Raises InputError, before
+    the first is written, where something else would be replaced, and where a folder can't be
+    written.
     """
+    for path in figures:
+        refuse_foreign_file(path, format_of(path))
     for path, figure in figures.items():
         save_figure(figure, path)
 
@@ -122,26 +126,32 @@ def save_figure(figure, path):
     The ending of the path is the format. Raises InputError where the folder can't be written.
     """
     file_format = format_of(path)
-    without_date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+    metadata = {
+        "pdf": {"CreationDate": None, "Creator": MAKER},
+        "svg": {"Date": None, "Creator": MAKER},
+        "png": {"Software": MAKER},
+    }
     image = io.BytesIO()
     dpi = DOTS_PER_INCH[file_format]
-    figure.savefig(image, format=file_format, metadata=without_date[file_format], dpi=dpi)
+    figure.savefig(image, format=file_format, metadata=metadata[file_format], dpi=dpi)
     write_file(path, image.getvalue())
     return path
 
 
 def format_of(path):
-    """'pdf' of 'picture.pdf'.
-
-    InputError for an ending that is no format: --output must not overwrite a surface file.
-    """
-    ending = os.path.splitext(path)[1].lower().removeprefix(".")
+    """'pdf' of 'picture.pdf'; InputError for an ending that is no format."""
+    ending = ending_of(path)
     if ending not in FORMATS:
         raise InputError(
             "expected the name of a figure to end in .pdf, .png or .svg, "
             f"got {path!r}; add one of these"
         )
     return ending
+
+
+def check_chosen_name(path):
+    """Raise InputError unless a figure may be written to the path that the user has chosen."""
+    refuse_foreign_file(path, format_of(path), chosen=True)
 
 
 def show_windows():

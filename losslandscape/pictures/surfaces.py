@@ -16,7 +16,7 @@ from losslandscape.pictures.panel import cell_edges, make_panel, panel_box, read
 from losslandscape.pictures.relief import surface_figure
 from losslandscape.pictures.scales import Scale, choose_scale, drawable, line_colours, log_levels
 from losslandscape.pictures.style import COLOUR_MAP, note, style, write_figures
-from losslandscape.pictures.words import plain_name
+from losslandscape.pictures.words import value_label
 
 # ---------------------------------------------------------------- contours
 
@@ -44,7 +44,8 @@ def fill_contours(ax, panel, scale):
                          extend="both")
     filled.set_edgecolor("face")  # else viewers show hairlines between the bands
     filled.set_linewidth(0.3)
-    ax.contour(panel.x, panel.y, z, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
+    ax.contour(panel.x, panel.y, z, levels=levels, colors="white", linestyles="solid",
+               linewidths=0.35, alpha=0.6)
     return filled
 
 
@@ -69,7 +70,7 @@ def contourf_figure(panel, scale, labels, show, **_):
     label_axes(ax, labels)
     kinds = hatch_panel(ax, panel, cells=False)
     filled = fill_contours(ax, panel, scale)
-    bar = colour_bar(figure, filled, plain_name(panel.name), filled.levels)
+    bar = colour_bar(figure, filled, value_label(panel.name), filled.levels)
     fit_frame(figure, ax, mark_points(ax, panel), kinds, panel.title, bar)
     return figure
 
@@ -89,7 +90,7 @@ def heat_figure(panel, scale, labels, show, bar_label=None, zero_line=False, **_
     ticks = None
     if scale.log:
         ticks = log_levels(scale.low, scale.high)
-    bar_label = bar_label or plain_name(panel.name)
+    bar_label = bar_label or value_label(panel.name)
     bar = colour_bar(figure, mesh, bar_label, ticks, extend=scale.extend(panel.finite))
 
     handles = mark_points(ax, panel)
@@ -127,8 +128,9 @@ def plot_2d_contour(surf_file, surf_name="train_loss", vmin=None, vmax=None, vle
     """Write the four figures of `surf_name` beside the surface file; returns their paths.
 
     vmin, vmax, vlevel: first and last contour level, and the step between. None means 0.1, 10 and
-        0.5 for a loss (less where the data end earlier), else round numbers from the data.
-    zlim: top of the 3-D figure. None means 10 for a loss.
+        0.5 for a loss of at least 0 (less where the data end earlier), else round numbers from the
+        data.
+    zlim: top of the 3-D figure. None means 10 for such a loss.
     log: levels, colours and height are even in the logarithm.
     dir_file: PCA directions, for the labels of the axes.
     fmt: pdf, png or svg. title: None describes what is drawn.

@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from losslandscape.errors import InputError
+from losslandscape.pictures.mathtext import escaped, one_printable_line, plain_text, typed_text
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 MINUS = "\N{MINUS SIGN}"
@@ -47,6 +48,11 @@ def plain_name(name):
     if in_percent(name):
         words += " (%)"
     return words
+
+
+def value_label(name):
+    """The same for a label in a figure: a `$` in a name from a file is a dollar."""
+    return plain_text(plain_name(name))
 
 
 def of_repeats(name):
@@ -101,28 +107,36 @@ def heading(*parts, longest=HEADING_LENGTH):
     """The parts that aren't empty, joined by commas, on as many lines as one column needs for them.
 
     A part that is too long for a line, as a network FILE.py:function(...) may be, keeps its end.
+    The parts are of files: a `$` is a dollar.
     """
     lines = []
-    for part in filter(None, parts):
+    for part in filter(None, map(one_printable_line, parts)):
         if len(part) > longest:
             part = ELLIPSIS + part[len(part) - longest + 1 :]
         if lines and len(lines[-1]) + len(", ") + len(part) <= longest:
             lines[-1] += f", {part}"
         else:
             lines.append(part)
-    return ",\n".join(lines)
+    return escaped(",\n".join(lines))
 
 
 def labels_for(paths, labels):
-    """The user's labels, one per file, or else the distinct parts of the names."""
+    """The user's labels, one per file, or else the distinct parts of the names; for matplotlib."""
     if not labels:
-        return distinct_names(paths)
+        return [plain_text(name) for name in distinct_names(paths)]
     if len(labels) != len(paths):
         raise InputError(
             f"expected one label per file, got {len(labels)} for {len(paths)} files; "
             "see --labels"
         )
-    return list(labels)
+    return [shown_in_legends(typed_text(label)) for label in labels]
+
+
+def shown_in_legends(label):
+    """The label with a space before `_`, as matplotlib leaves out labels that begin with it."""
+    if label.startswith("_"):
+        return f" {label}"
+    return label
 
 
 def distinct_names(paths, longest=LABEL_LENGTH):

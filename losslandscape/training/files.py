@@ -15,7 +15,7 @@ import torch
 from losslandscape.errors import InputError
 from losslandscape.files.atomic import write_file
 from losslandscape.networks.checkpoints import read_checkpoint, read_torch
-from losslandscape.networks.loading import Architecture
+from losslandscape.networks.loading import Architecture, weights_for
 from losslandscape.training.recipe import OPTIMIZERS
 
 # ---------------------------------------------------------------- writing
@@ -99,9 +99,10 @@ def resume_model(net, path, model, dataset, trust_pickle=False):
         raise InputError(f"expected a model trained on {dataset} in {path}, "
                          f"it was trained on {trained_on}; give --dataset {trained_on}")
 
-    Architecture(model).check_weights(net, checkpoint.state_dict, path)
+    weights = weights_for(net, checkpoint).entries
+    Architecture(model).check_weights(net, weights, path)
     # not strict: files of old PyTorch lack batch counters
-    net.load_state_dict(checkpoint.state_dict, strict=False)
+    net.load_state_dict(weights, strict=False)
     return epoch
 
 

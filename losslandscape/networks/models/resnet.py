@@ -19,11 +19,30 @@ def conv_bn(inputs, outputs, size, stride=1):
     return convolution, nn.BatchNorm2d(outputs)
 
 
-def make_shortcut(inputs, outputs, stride):
-    """Identity where the shape stays the same, else a 1x1 convolution."""
+def make_shortcut(inputs, outputs, stride, option):
+    """Identity where the shape stays the same, else a 1x1 convolution (B) or a ZeroPadding (A)."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
+    if option == "A":
+        return ZeroPadding(outputs - inputs, stride)
     return nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
+
+
+class ZeroPadding(nn.Module):
+    """A shortcut without parameters: every stride-th pixel, and new channels that are zero.
+
+    Half of the new channels come before the others, half after, as in the widespread CIFAR networks
+    of PyTorch (fb.resnet.torch had all of them after).
+    """
+
+    def __init__(self, channels, stride):
+        super().__init__()
+        self.before, self.after = channels // 2, channels - channels // 2
+        self.stride = stride
+
+    def forward(self, x):  # (N, C, H, W) -> (N, C + channels, H / stride, W / stride)
+        pixels = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(pixels, (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
@@ -31,13 +50,13 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs, width, stride, has_shortcut):
+    def __init__(self, inputs, width, stride, shortcut):
         super().__init__()
         self.conv1, self.bn1 = conv_bn(inputs, width, 3, stride)
         self.conv2, self.bn2 = conv_bn(width, width, 3)
         self.shortcut = None
-        if has_shortcut:
-            self.shortcut = make_shortcut(inputs, width, stride)
+        if shortcut:
+            self.shortcut = make_shortcut(inputs, width, stride, shortcut)
 
     def forward(self, x):  # (N, inputs, H, W) -> (N, width, H / stride, W / stride)
         out = F.relu(self.bn1(self.conv1(x)))
@@ -52,14 +71,14 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs, width, stride, has_shortcut):
+    def __init__(self, inputs, width, stride, shortcut):
         super().__init__()
         self.conv1, self.bn1 = conv_bn(inputs, width, 1)
         self.conv2, self.bn2 = conv_bn(width, width, 3, stride)
         self.conv3, self.bn3 = conv_bn(width, 4 * width, 1)
         self.shortcut = None
-        if has_shortcut:
-            self.shortcut = make_shortcut(inputs, 4 * width, stride)
+        if shortcut:
+            self.shortcut = make_shortcut(inputs, 4 * width, stride, shortcut)
 
     def forward(self, x):  # (N, inputs, H, W) -> (N, 4 * width, H / stride, W / stride)
         out = F.relu(self.bn1(self.conv1(x)))
@@ -76,10 +95,14 @@ class ResNet(nn.Module):
 
     The last features are averaged over the image, which for a 32x32 image is the original's fixed
     pooling.
+
+    shortcut: where the shape changes, "B" for a 1x1 convolution (the default), "A" for pixels and
+    channels without parameters (He et al. 2016, section 3.3 and 4.2).
     """
 
-    def __init__(self, block, blocks, widths, has_shortcut, num_classes=10):
+    def __init__(self, block, blocks, widths, has_shortcut, num_classes=10, shortcut=None):
         super().__init__()
+        shortcut = _shortcut_option(has_shortcut, shortcut)
         self.stages = [f"layer{i}" for i in range(1, len(blocks) + 1)]
         self.conv1, self.bn1 = conv_bn(3, widths[0], 3)
 
@@ -91,7 +114,7 @@ class ResNet(nn.Module):
 
             layers = []
             for stride in [first_stride] + [1] * (count - 1):
-                layers.append(block(inputs, width, stride, has_shortcut))
+                layers.append(block(inputs, width, stride, shortcut))
                 inputs = width * block.expansion
             self.add_module(stage, nn.Sequential(*layers))
 
@@ -103,6 +126,17 @@ class ResNet(nn.Module):
         for stage in self.stages:
             x = getattr(self, stage)(x)
         return self.linear(torch.flatten(self.pool(x), 1))
+
+
+def _shortcut_option(has_shortcut, option):
+    """'A', 'B', or '' for a network without shortcuts."""
+    if not has_shortcut:
+        if option is not None:
+            raise ValueError(f"a network without shortcuts has no shortcut {option!r}")
+        return ""
+    if option not in (None, "A", "B"):
+        raise ValueError(f"expected A or B as shortcut, got {option!r}")
+    return option or "B"
 
 
 def _three_stages(depth, widening=1):
