@@ -23,7 +23,7 @@ from losslandscape.direction_norms import angle, norms_table
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import read_directions
-from losslandscape.measurement import LossMeasurement
+from losslandscape.measuring.measurement import LossMeasurement
 from losslandscape.messages import printable, tell
 
 # handed on, as create_..._direction are, to scripts that were written for the original program

@@ -20,7 +20,7 @@ file's attribute `provenance`, under `centre`.
 
 from losslandscape import command, flags, ranks, run
 from losslandscape.choices import DirectionChoice, choose
-from losslandscape.measurement import MAX_PRODUCTS, TOLERANCE, EigenvalueMeasurement, moving_params
+from losslandscape.measuring.measurement import MAX_PRODUCTS, TOLERANCE, EigenvalueMeasurement, moving_params
 from losslandscape.pictures.results import draw_eigenvalues
 
 

@@ -10,7 +10,7 @@ Makes (or reads) the direction file, then the surface file beside it. Killed run
 
 from losslandscape import command, flags, ranks, run
 from losslandscape.choices import DirectionChoice, choose
-from losslandscape.measurement import LossMeasurement
+from losslandscape.measuring.measurement import LossMeasurement
 from losslandscape.pictures.results import Paths, draw_losses
 
 

@@ -22,9 +22,7 @@ import argparse
 
 from losslandscape.choices import DataChoice, Hardware
 from losslandscape.command import Parser, natural_int, positive_int, run
-from losslandscape.criteria import LOSSES, OWN_LOSS_NAME
 from losslandscape.data.datasets import FORMS
-from losslandscape.devices import PRECISIONS
 from losslandscape.errors import InputError
 from losslandscape.files.names import (
     common_folder,
@@ -33,6 +31,8 @@ from losslandscape.files.names import (
     run_labels,
 )
 from losslandscape.files.provenance import circumstances, refuse_mismatch
+from losslandscape.measuring.criteria import LOSSES, OWN_LOSS_NAME
+from losslandscape.measuring.devices import PRECISIONS
 from losslandscape.networks.loading import Architecture, load_net
 from losslandscape.pictures.animation import animate
 from losslandscape.pictures.epochs import plot_against_epoch

@@ -34,9 +34,9 @@ from torch import nn  # noqa: E402
 
 from losslandscape.data.datasets import load_dataset  # noqa: E402
 from losslandscape.data.splits import Split  # noqa: E402
-from losslandscape.devices import PRECISIONS  # noqa: E402
-from losslandscape.evaluator import CALIBRATED, Evaluator  # noqa: E402
 from losslandscape.files.layouts import Directions, read_directions, write_directions  # noqa: E402
+from losslandscape.measuring.devices import PRECISIONS  # noqa: E402
+from losslandscape.measuring.evaluator import CALIBRATED, Evaluator  # noqa: E402
 from losslandscape.networks.models import MODELS  # noqa: E402
 from losslandscape.weight_space import WeightPlane, create_random_direction  # noqa: E402
 

@@ -34,12 +34,12 @@ import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 from scipy.sparse.linalg import LinearOperator, eigsh  # noqa: E402
 
-from losslandscape.criteria import crossentropy  # noqa: E402
 from losslandscape.data.datasets import load_dataset  # noqa: E402
 from losslandscape.data.splits import Split  # noqa: E402
 from losslandscape.files.layouts import Directions  # noqa: E402
-from losslandscape.hessian import Hessian, double_backward  # noqa: E402
-from losslandscape.lanczos import lanczos  # noqa: E402
+from losslandscape.measuring.criteria import crossentropy  # noqa: E402
+from losslandscape.measuring.hessian import Hessian, double_backward  # noqa: E402
+from losslandscape.measuring.lanczos import lanczos  # noqa: E402
 from losslandscape.networks.models import MODELS  # noqa: E402
 from losslandscape.weight_space import WeightPlane, create_random_direction  # noqa: E402
 

@@ -22,11 +22,11 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from machine import hardware  # noqa: E402
 
-from losslandscape.criteria import crossentropy  # noqa: E402
 from losslandscape.data.datasets import load_dataset  # noqa: E402
 from losslandscape.data.splits import Split  # noqa: E402
-from losslandscape.evaluator import Evaluator  # noqa: E402
 from losslandscape.files.layouts import Directions  # noqa: E402
+from losslandscape.measuring.criteria import crossentropy  # noqa: E402
+from losslandscape.measuring.evaluator import Evaluator  # noqa: E402
 from losslandscape.networks.loading import load_net  # noqa: E402
 from losslandscape.weight_space import WeightPlane, create_random_direction, seed_everything  # noqa: E402
 

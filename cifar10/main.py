@@ -44,8 +44,8 @@ import torch
 
 from losslandscape.choices import choose
 from losslandscape.command import Parser, natural_int, positive_int, run
-from losslandscape.criteria import LOSSES
 from losslandscape.errors import InputError
+from losslandscape.measuring.criteria import LOSSES
 from losslandscape.training.examples import load_examples
 from losslandscape.training.files import TrainingLog, resume_model, resume_optimizer
 from losslandscape.training.loop import new_network, train

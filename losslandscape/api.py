@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from losslandscape import scheduler, vetting
-from losslandscape.copies import independent_copy
+from losslandscape import scheduler
 from losslandscape.data.splits import as_split
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
 from losslandscape.files.grid import Grid, Surface, limits
 from losslandscape.files.layouts import Directions
-from losslandscape.fitting import Fit, fit_to_data
+from losslandscape.measuring import vetting
+from losslandscape.measuring.copies import independent_copy
+from losslandscape.measuring.evaluator import Evaluator
+from losslandscape.measuring.fitting import Fit, fit_to_data
 from losslandscape.messages import say
 from losslandscape.weight_space import (
     IGNORES,

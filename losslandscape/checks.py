@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from losslandscape.criteria import OWN_LOSS_NAME
 from losslandscape.data.splits import samples_in, to_device
-from losslandscape.devices import dtype_of
-from losslandscape.evaluator import norms_of
-from losslandscape.noise import begin_streams, undisturbed
-from losslandscape.outputs import call_network, full_precision, own_loss_in
-from losslandscape.own_loss import target_argument
+from losslandscape.measuring.criteria import OWN_LOSS_NAME
+from losslandscape.measuring.devices import dtype_of
+from losslandscape.measuring.evaluator import norms_of
+from losslandscape.measuring.noise import begin_streams, undisturbed
+from losslandscape.measuring.outputs import call_network, full_precision, own_loss_in
+from losslandscape.measuring.own_loss import target_argument
 
 PART_SECONDS = 0.25  # of one evaluation on the part of the data that the checks take
 FULL_CENTRE_SECONDS = 20.0  # of the evaluation on all data, beyond which the centre too is measured on the part

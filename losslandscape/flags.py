@@ -16,10 +16,10 @@ from losslandscape.choices import (
     choose,
 )
 from losslandscape.command import duration, natural_int, positive_int
-from losslandscape.criteria import LOSSES, METRICS, OWN_LOSS_NAME
 from losslandscape.data.datasets import FORMS
-from losslandscape.devices import PRECISIONS
 from losslandscape.files.grid import Grid
+from losslandscape.measuring.criteria import LOSSES, METRICS, OWN_LOSS_NAME
+from losslandscape.measuring.devices import PRECISIONS
 from losslandscape.messages import tell
 from losslandscape.path_limits import choose_limits
 from losslandscape.pictures.results import Look, draw_repeats

@@ -14,21 +14,22 @@ from functools import partial
 
 import torch
 
-from losslandscape import checks, interruption, scheduler, vetting, weight_space
+from losslandscape import checks, interruption, scheduler, weight_space
 from losslandscape.choices import Job
-from losslandscape.copies import independent_copy, use_memory_format
 from losslandscape.data import datasets
-from losslandscape.devices import precision_name, slow_precision
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import write_directions
 from losslandscape.files.lock import TakenOver
 from losslandscape.files.names import surface_file_name
 from losslandscape.files.provenance import circumstances
 from losslandscape.files.store import SurfaceStore, read_fitting
+from losslandscape.measuring import vetting
+from losslandscape.measuring.copies import independent_copy, use_memory_format
+from losslandscape.measuring.devices import precision_name, slow_precision
+from losslandscape.measuring.noise import undisturbed
 from losslandscape.messages import Progress, say, tell
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
-from losslandscape.noise import undisturbed
 from losslandscape.ranks import World
 from losslandscape.user_code import source_hash
 

@@ -16,9 +16,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from losslandscape.criteria import loss_criterion
 from losslandscape.data.datasets import prepare, split_hash
-from losslandscape.devices import precision_name
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import (
     read_directions,
@@ -26,7 +24,9 @@ from losslandscape.files.layouts import (
     write_directions,
     write_projection,
 )
-from losslandscape.fitting import Fit, fit_to_data
+from losslandscape.measuring.criteria import loss_criterion
+from losslandscape.measuring.devices import precision_name
+from losslandscape.measuring.fitting import Fit, fit_to_data
 from losslandscape.messages import Progress, say
 from losslandscape.ranks import World
 from losslandscape.trajectory import check_directions, pca, project

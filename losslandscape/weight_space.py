@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from losslandscape.copies import memory_is_shared
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import Directions, read_directions, write_directions
 from losslandscape.files.names import direction_file_name
 from losslandscape.files.provenance import refuse_mismatch
+from losslandscape.measuring.copies import memory_is_shared
 
 SEED = 123
 

@@ -14,8 +14,9 @@ from torch import nn
 
 import losslandscape
 import plot_surface
-from losslandscape import evaluator, ranks
+from losslandscape import ranks
 from losslandscape.files.layouts import read_directions, read_surface
+from losslandscape.measuring import evaluator
 from losslandscape.networks.models import MODELS
 from losslandscape.weight_space import directions_hash
 from tests import plain_loops

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from losslandscape.criteria import LOSSES, crossentropy
 from losslandscape.data.splits import Split
+from losslandscape.measuring.criteria import LOSSES, crossentropy
 from losslandscape.networks.models import MODELS
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import losslandscape
 from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
-from losslandscape.evaluator import eval_loss
+from losslandscape.measuring.evaluator import eval_loss
 from losslandscape.weight_space import WeightPlane
 from tests.conftest import ROOT
 

@@ -47,7 +47,7 @@ def looks(found):
 
 def centre():
     from losslandscape.data.datasets import load_dataset
-    from losslandscape.evaluator import eval_loss
+    from losslandscape.measuring.evaluator import eval_loss
 
     return eval_loss(model_loader.load_net("resnet20", "model_6.t7"), load_dataset("data.npz", splits=("train",)).train)
 

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from losslandscape.criteria import (
+from losslandscape.data.splits import Batches, Split
+from losslandscape.errors import InputError
+from losslandscape.measuring.criteria import (
     METRICS,
     Accuracy,
     CrossEntropy,
@@ -18,10 +20,8 @@ from losslandscape.criteria import (
     metric_criterion,
     mse,
 )
-from losslandscape.data.splits import Batches, Split
-from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
-from losslandscape.labels import IGNORED
+from losslandscape.measuring.evaluator import Evaluator
+from losslandscape.measuring.labels import IGNORED
 
 WEIGHTS = torch.tensor([0.1, 1.0, 3.0, 0.5])
 BATCH_SIZES = (1, 3, 8, 100)

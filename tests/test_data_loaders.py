@@ -23,7 +23,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from losslandscape.data.splits import Batches, Split, apply, as_split, samples_in, split_hash
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
+from losslandscape.measuring.evaluator import Evaluator
 
 RANDOM = torch.Generator().manual_seed(0)
 X = torch.randn(30, 4, generator=RANDOM)

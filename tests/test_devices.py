@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from losslandscape import devices
-from losslandscape.devices import captured, choose_memory_format, precision_name
 from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
 from losslandscape.files.layouts import Directions
+from losslandscape.measuring import devices
+from losslandscape.measuring.devices import captured, choose_memory_format, precision_name
+from losslandscape.measuring.evaluator import Evaluator
 from losslandscape.weight_space import WeightPlane, create_target_direction
 from tests import stale_networks
 from tests.oracles import images

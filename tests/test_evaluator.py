@@ -5,14 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from losslandscape import evaluator as evaluation
-from losslandscape.criteria import LOSSES, loss_criterion
 from losslandscape.data.datasets import load_dataset
 from losslandscape.data.splits import Batches, Split
-from losslandscape.devices import fits
 from losslandscape.errors import InputError
-from losslandscape.evaluator import EvaluationShard, Evaluator, eval_loss
 from losslandscape.files.layouts import Directions
+from losslandscape.measuring import evaluator as evaluation
+from losslandscape.measuring.criteria import LOSSES, loss_criterion
+from losslandscape.measuring.devices import fits
+from losslandscape.measuring.evaluator import EvaluationShard, Evaluator, eval_loss
 from losslandscape.networks.loading import load_net
 from losslandscape.weight_space import WeightPlane, create_target_direction, tensors_of
 from tests.oracles import images, plain, with_random_statistics

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from losslandscape.criteria import CrossEntropy, NetworksOwn
 from losslandscape.data.splits import Batches, Split
 from losslandscape.errors import InputError
-from losslandscape.fitting import fit_to_data
+from losslandscape.measuring.criteria import CrossEntropy, NetworksOwn
+from losslandscape.measuring.fitting import fit_to_data
 from tests import own_losses
 from tests.own_losses import CausalLM, Classifier, EncoderDecoder, LastOnly, MaskedLM, texts
 

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from losslandscape.copies import use_memory_format
-from losslandscape.criteria import crossentropy
-from losslandscape.evaluator import Evaluator, eval_loss
 from losslandscape.files.layouts import Directions
-from losslandscape.folding import FoldedConvolution, fold
+from losslandscape.measuring.copies import use_memory_format
+from losslandscape.measuring.criteria import crossentropy
+from losslandscape.measuring.evaluator import Evaluator, eval_loss
+from losslandscape.measuring.folding import FoldedConvolution, fold
 from losslandscape.networks.models import MODELS
 from losslandscape.weight_space import WeightPlane, create_random_direction, create_target_direction
 from tests import stale_networks

@@ -6,10 +6,10 @@ import torch
 from curvlinops import HessianLinearOperator
 from torch import nn
 
-from losslandscape.criteria import LOSSES, crossentropy
 from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
-from losslandscape.hessian import (
+from losslandscape.measuring.criteria import LOSSES, crossentropy
+from losslandscape.measuring.hessian import (
     EIGENVALUE_NAMES,
     PARAMS,
     EigenvalueEvaluator,
@@ -17,7 +17,7 @@ from losslandscape.hessian import (
     double_backward,
     reverse_over_forward,
 )
-from losslandscape.lanczos import lanczos, trace
+from losslandscape.measuring.lanczos import lanczos, trace
 from tests.conftest import run
 from tests.oracles import anywhere, dense, samples, small
 
@@ -204,7 +204,7 @@ def test_memory_grows_with_the_batch_not_with_the_data_set():
 import resource, torch
 from losslandscape.networks.models import MODELS
 from losslandscape.data.datasets import Split
-from losslandscape.hessian import Hessian
+from losslandscape.measuring.hessian import Hessian
 peaks = []
 for n in (8, 32, 320):
     split = Split(torch.zeros(n, 3, 8, 8), torch.zeros(n).long())

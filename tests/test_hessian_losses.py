@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from losslandscape.criteria import loss_criterion
 from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
-from losslandscape.fitting import fit_to_data
-from losslandscape.hessian import Hessian
-from losslandscape.measurement import EigenvalueMeasurement
+from losslandscape.measuring.criteria import loss_criterion
+from losslandscape.measuring.fitting import fit_to_data
+from losslandscape.measuring.hessian import Hessian
+from losslandscape.measuring.measurement import EigenvalueMeasurement
 from tests.own_losses import CausalLM, EncoderDecoder, texts, with_penalty
 
 WEIGHTS = torch.tensor([0.1, 1.0, 3.0, 0.5], dtype=torch.float64)

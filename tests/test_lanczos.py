@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from losslandscape.lanczos import lanczos, trace
+from losslandscape.measuring.lanczos import lanczos, trace
 from tests.oracles import anywhere, symmetric, times
 
 

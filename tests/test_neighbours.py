@@ -217,8 +217,8 @@ def test_others_get_what_a_neighbour_is_called_like(tmp_path):
     write(tmp_path, net="def f():\n    import wave\n")
     user_code.load("--model", f"{tmp_path}/net.py:f")
 
-    sys.modules.pop("losslandscape.lanczos", None)
-    for name in ("sched", "losslandscape.lanczos"):
+    sys.modules.pop("losslandscape.measuring.lanczos", None)
+    for name in ("sched", "losslandscape.measuring.lanczos"):
         assert str(tmp_path) not in importlib.import_module(name).__file__
 
 

@@ -13,12 +13,12 @@ from torch import nn
 import plot_hessian_eigen
 import plot_surface
 from losslandscape import choices, flatness
-from losslandscape import evaluator as evaluation
-from losslandscape import hessian as hess_vec_prod
 from losslandscape import weight_space as net_plotter
 from losslandscape.data import datasets as dataloader
 from losslandscape.files import layouts as h5_util
-from losslandscape.hessian import EIGENVALUE_NAMES as NAMES
+from losslandscape.measuring import evaluator as evaluation
+from losslandscape.measuring import hessian as hess_vec_prod
+from losslandscape.measuring.hessian import EIGENVALUE_NAMES as NAMES
 from losslandscape.networks import loading as model_loader
 from losslandscape.networks.models import MODELS
 from tests.conftest import GOLDEN, refused, run

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import plot_surface
-from losslandscape import evaluator as evaluation
 from losslandscape.data.datasets import load_dataset
 from losslandscape.files import layouts as h5_util
+from losslandscape.measuring import evaluator as evaluation
 from losslandscape.networks import loading as model_loader
 from losslandscape.run import Run
 from tests.conftest import run

@@ -13,7 +13,6 @@ import plot_trajectory
 from losslandscape import shadows
 from losslandscape.data.datasets import load_dataset
 from losslandscape.errors import InputError
-from losslandscape.evaluator import eval_loss
 from losslandscape.files.grid import Grid, Surface
 from losslandscape.files.layouts import (
     read_directions,
@@ -22,6 +21,7 @@ from losslandscape.files.layouts import (
     write_projection,
     write_surface,
 )
+from losslandscape.measuring.evaluator import eval_loss
 from losslandscape.networks.checkpoints import checkpoint_hash
 from losslandscape.networks.loading import load_net
 from losslandscape.pictures import animation, epochs, style

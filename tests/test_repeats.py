@@ -14,7 +14,7 @@ from losslandscape.errors import InputError
 from losslandscape.files import layouts as h5_util
 from losslandscape.files.grid import Grid, Surface
 from losslandscape.files.names import repeats_of
-from losslandscape.hessian import EIGENVALUE_NAMES, EigenvalueEvaluator
+from losslandscape.measuring.hessian import EIGENVALUE_NAMES, EigenvalueEvaluator
 from tests.conftest import GOLDEN, refused, run
 
 GRID = Grid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 3))

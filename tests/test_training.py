@@ -12,7 +12,7 @@ from losslandscape.choices import choose
 from losslandscape.data.datasets import load_dataset
 from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
-from losslandscape.evaluator import eval_loss
+from losslandscape.measuring.evaluator import eval_loss
 from losslandscape.networks.loading import load_net
 from losslandscape.networks.zoo import build
 from losslandscape.training.examples import augment, batch_indices, corrupt_labels

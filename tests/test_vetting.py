@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 import losslandscape
 import plot_surface
-from losslandscape import evaluator as evaluation
-from losslandscape import vetting
-from losslandscape.copies import independent_copy
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import read_surface
+from losslandscape.measuring import evaluator as evaluation
+from losslandscape.measuring import vetting
+from losslandscape.measuring.copies import independent_copy
 from tests import stale_networks
 from tests.conftest import refused, run
 from tests.oracles import images, with_random_statistics

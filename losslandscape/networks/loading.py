@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from losslandscape import user_code
-from losslandscape.copies import memory_is_shared
 from losslandscape.errors import InputError
+from losslandscape.measuring.copies import memory_is_shared
 from losslandscape.messages import printable, say
 from losslandscape.networks import adapters, zoo
 from losslandscape.networks.checkpoints import (

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from losslandscape.criteria import LOSSES
-from losslandscape.evaluator import Evaluator
+from losslandscape.measuring.criteria import LOSSES
+from losslandscape.measuring.evaluator import Evaluator
 from losslandscape.networks import zoo
 from losslandscape.training.examples import augment, batch_indices, plain_batch
 from losslandscape.training.files import save_checkpoint

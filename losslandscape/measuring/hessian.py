@@ -23,9 +23,10 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call
 
-from losslandscape.criteria import loss_criterion, total_weight
 from losslandscape.data.splits import Split, each
-from losslandscape.devices import (
+from losslandscape.errors import InputError
+from losslandscape.measuring.criteria import loss_criterion, total_weight
+from losslandscape.measuring.devices import (
     PRECISIONS,
     batch_sizes_to_try,
     choose_memory_format,
@@ -34,10 +35,9 @@ from losslandscape.devices import (
     tf32,
     wait_for,
 )
-from losslandscape.errors import InputError
-from losslandscape.evaluator import share
-from losslandscape.lanczos import MAX_PRODUCTS, TOLERANCE, lanczos
-from losslandscape.outputs import call_network
+from losslandscape.measuring.evaluator import share
+from losslandscape.measuring.lanczos import MAX_PRODUCTS, TOLERANCE, lanczos
+from losslandscape.measuring.outputs import call_network
 
 # with respect to which parameters; anything else is a regular expression on their names
 PARAMS = {
@@ -465,5 +465,5 @@ class EigenvalueEvaluator:
         return results
 
 
-# until all import these from losslandscape.lanczos
-from losslandscape.lanczos import trace  # noqa: E402, F401
+# until all import these from losslandscape.measuring.lanczos
+from losslandscape.measuring.lanczos import trace  # noqa: E402, F401

@@ -20,11 +20,11 @@ from functools import partial
 
 from losslandscape import user_code
 from losslandscape.choices import BATCH_SIZE_BEFORE_CALIBRATION
-from losslandscape.criteria import OwnFunction, loss_criterion, result_names
 from losslandscape.errors import InputError
-from losslandscape.fitting import NOISE_CURE, Fit, fit_to_data
-from losslandscape.hessian import EIGENVALUE_NAMES, PARAMS, EigenvalueEvaluator, check_precision
-from losslandscape.lanczos import MAX_PRODUCTS, TOLERANCE, trace
+from losslandscape.measuring.criteria import OwnFunction, loss_criterion, result_names
+from losslandscape.measuring.fitting import NOISE_CURE, Fit, fit_to_data
+from losslandscape.measuring.hessian import EIGENVALUE_NAMES, PARAMS, EigenvalueEvaluator, check_precision
+from losslandscape.measuring.lanczos import MAX_PRODUCTS, TOLERANCE, trace
 from losslandscape.messages import say
 
 MAX_SEED = 2**32 - 1  # of NumPy's random numbers

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
-from losslandscape.criteria import (
+from losslandscape.measuring.criteria import (
     OWN_LOSS_NAME,
     Accuracy,
     Criterion,
@@ -27,8 +27,8 @@ from losslandscape.criteria import (
     NetworksOwn,
     PerSample,
 )
-from losslandscape.labels import IGNORED
-from losslandscape.outputs import (
+from losslandscape.measuring.labels import IGNORED
+from losslandscape.measuring.outputs import (
     ROUNDING,
     call_network,
     full_precision,

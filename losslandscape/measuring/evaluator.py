@@ -21,13 +21,6 @@ import time
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from losslandscape.criteria import (
-    loss_criterion,
-    metric_criterion,
-    name_of_metric,
-    result_names,
-    total_weight,
-)
 from losslandscape.data.splits import (
     Batches,
     Split,
@@ -36,7 +29,15 @@ from losslandscape.data.splits import (
     samples_in,
     to_device,
 )
-from losslandscape.devices import (
+from losslandscape.errors import InputError
+from losslandscape.measuring.criteria import (
+    loss_criterion,
+    metric_criterion,
+    name_of_metric,
+    result_names,
+    total_weight,
+)
+from losslandscape.measuring.devices import (
     PRECISIONS,
     batch_sizes_to_try,
     captured,
@@ -47,10 +48,9 @@ from losslandscape.devices import (
     tf32,
     wait_for,
 )
-from losslandscape.errors import InputError
-from losslandscape.folding import fold
-from losslandscape.noise import begin_streams, undisturbed
-from losslandscape.outputs import call_network, full_precision
+from losslandscape.measuring.folding import fold
+from losslandscape.measuring.noise import begin_streams, undisturbed
+from losslandscape.measuring.outputs import call_network, full_precision
 
 # batch sizes that a calibration tries
 CALIBRATED = {"cpu": (32, 64, 128), "cuda": (256, 512, 1024, 2048)}
@@ -494,6 +494,6 @@ def recalibrate(shard, idle=lambda: None):
             norm.train(training)
 
 
-# until all import these from losslandscape.criteria and losslandscape.devices
-from losslandscape.criteria import LOSSES, METRICS, crossentropy  # noqa: E402, F401
-from losslandscape.devices import precision_name, slow_precision  # noqa: E402, F401
+# until all import these from losslandscape.measuring.criteria and losslandscape.measuring.devices
+from losslandscape.measuring.criteria import LOSSES, METRICS, crossentropy  # noqa: E402, F401
+from losslandscape.measuring.devices import precision_name, slow_precision  # noqa: E402, F401

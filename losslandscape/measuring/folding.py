@@ -35,9 +35,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from losslandscape.copies import independent_copy
-from losslandscape.devices import dtype_of
-from losslandscape.tracing import graph_of, is_called_specially
+from losslandscape.measuring.copies import independent_copy
+from losslandscape.measuring.devices import dtype_of
+from losslandscape.measuring.tracing import graph_of, is_called_specially
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import torch
 
-from losslandscape.copies import independent_copy
 from losslandscape.data.splits import Split
-from losslandscape.devices import dtype_of
 from losslandscape.errors import InputError
+from losslandscape.measuring.copies import independent_copy
+from losslandscape.measuring.devices import dtype_of
 from losslandscape.messages import say
 from losslandscape.weight_space import tensors_of
 

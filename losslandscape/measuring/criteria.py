@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from losslandscape import user_code
 from losslandscape.data.splits import each, samples_in
 from losslandscape.errors import InputError
-from losslandscape.labels import IGNORED, check_numbers
-from losslandscape.outputs import class_axis, full_precision, logits_of, own_loss_in, type_in_words
+from losslandscape.measuring.labels import IGNORED, check_numbers
+from losslandscape.measuring.outputs import class_axis, full_precision, logits_of, own_loss_in, type_in_words
 
 # losses of torch.nn that compare outputs and targets number by number
 ELEMENTWISE = (

@@ -9,7 +9,7 @@ Messages name both shapes, and what makes them go together.
 import torch
 
 from losslandscape.errors import InputError
-from losslandscape.outputs import class_axis
+from losslandscape.measuring.outputs import class_axis
 
 IGNORED = -100  # the label of positions (of a text, of an image) that do not count, as in torch
 VOID = 255  # the same in segmentation masks of 8 bits

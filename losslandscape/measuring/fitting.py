@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from losslandscape import user_code
-from losslandscape.criteria import (
+from losslandscape.data.splits import Batches, samples_in, shapes
+from losslandscape.errors import InputError
+from losslandscape.measuring.criteria import (
     METRICS,
     OWN_LOSS_NAME,
     Accuracy,
@@ -24,26 +26,24 @@ from losslandscape.criteria import (
     metric_criterion,
     name_of_metric,
 )
-from losslandscape.data.splits import Batches, samples_in, shapes
-from losslandscape.errors import InputError
-from losslandscape.evaluator import Evaluator
-from losslandscape.labels import check_classes, check_label_range, may_broadcast, refuse_shapes
-from losslandscape.noise import undisturbed
-from losslandscape.outputs import (
+from losslandscape.measuring.evaluator import Evaluator
+from losslandscape.measuring.labels import check_classes, check_label_range, may_broadcast, refuse_shapes
+from losslandscape.measuring.noise import undisturbed
+from losslandscape.measuring.outputs import (
     class_axis,
     logits_of,
     tensors_are_equal,
     tensors_in,
     type_in_words,
 )
-from losslandscape.own_loss import (
+from losslandscape.measuring.own_loss import (
     ARGUMENTS,
     OWN_LOSS_BATCH,
     find_own_loss,
     ignored_in,
     target_argument,
 )
-from losslandscape.trials import PARTS, Trial
+from losslandscape.measuring.trials import PARTS, Trial
 
 BATCH_WITH_NOISE = 128  # samples, where --batch_size is not given
 IN_PARTS = 1e-4  # relative difference of a loss over parts of a batch from the whole

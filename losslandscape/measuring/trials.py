@@ -11,11 +11,11 @@ import torch
 from losslandscape import user_code
 from losslandscape.data.inputs import are_rows_of
 from losslandscape.data.splits import Split, each, samples_in, shapes, to_device
-from losslandscape.devices import dtype_of
 from losslandscape.errors import InputError
-from losslandscape.labels import VOID
-from losslandscape.noise import RandomCalls, begin_streams
-from losslandscape.outputs import (
+from losslandscape.measuring.devices import dtype_of
+from losslandscape.measuring.labels import VOID
+from losslandscape.measuring.noise import RandomCalls, begin_streams
+from losslandscape.measuring.outputs import (
     call_network,
     full_precision,
     outputs_are_equal,
