@@ -24,6 +24,7 @@ from losslandscape.measuring.copies import independent_copy
 from losslandscape.measuring.evaluator import Evaluator
 from losslandscape.measuring.fitting import Fit, fit_to_data
 from losslandscape.messages import say
+from losslandscape.networks.own import check_tensors
 from losslandscape.weight_space import (
     IGNORES,
     NORMS,
@@ -86,6 +87,8 @@ def directions(
         names = ", ".join(repr(name) for name in NORMS)
         raise InputError(f"expected norm {names} and ignore '' or 'biasbn', got {norm!r} and {ignore!r}")
 
+    for network in (net, *towards):
+        check_tensors(network)
     weights = [tensor.detach().cpu() for tensor in tensors_of(net, dir_type)]
     if towards:
         axes = [difference(weights, tensors_of(other, dir_type)) for other in towards]

@@ -935,8 +935,6 @@ class NegativeLoss(Regression):
 class Squeezed(Regression):
     """`squeeze()` makes a number of a batch of one."""
 
-    paths = ("command", "interface")
-
     def net():
         class Net(nn.Module):
             def __init__(self):

@@ -191,3 +191,26 @@ def test_functions_stay_functions_when_modules_of_the_package_are_imported():
             "        importlib.import_module(module.name)\n"
             "assert all(callable(getattr(losslandscape, name)) for name in losslandscape.__all__)")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def sparse_network():
+    net = nn.Linear(3, 3)
+    net.weight = nn.Parameter(torch.eye(3).to_sparse(), requires_grad=False)
+    return net
+
+
+def network_of_integers():
+    net = nn.Linear(3, 3)
+    net.integers = nn.Parameter(torch.ones(3, 3, dtype=torch.int8), requires_grad=False)
+    return net
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda: nn.LazyLinear(3), "lazy"),
+    (sparse_network, "to_dense"),
+    (network_of_integers, "torch.int8"),
+    (nn.ReLU, "without any"),
+])
+def test_networks_that_cannot_be_moved_are_refused_in_words(make, words):
+    with pytest.raises(InputError, match=words):
+        losslandscape.directions(make())

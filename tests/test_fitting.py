@@ -443,3 +443,14 @@ def test_a_trial_leaves_the_random_streams_alone(classes):
     after_build = torch.get_rng_state()
     fit_to_data(net, {"train": classes}, noise_seed=3)
     assert torch.equal(torch.get_rng_state(), after_build)
+
+
+def test_a_network_that_changes_its_weights_has_its_old_ones_after_a_fit():
+    net = nn.Sequential(nn.Embedding(11, 6, max_norm=0.5), nn.Flatten(), nn.Linear(30, 4))
+    before = [parameter.clone() for parameter in net.parameters()]
+    words = torch.randint(11, (20, 5), generator=torch.Generator().manual_seed(0))
+    fit_to_data(net, {"train": Split(words, torch.arange(20) % 4)})
+    for parameter, values in zip(net.parameters(), before, strict=True):
+        assert torch.equal(parameter, values)
+    net(words)
+    assert not torch.equal(net[0].weight, before[0])  # it does change them

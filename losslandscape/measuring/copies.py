@@ -5,6 +5,7 @@ changed in place, and stays behind where `weight.data` is given other memory, or
 copied by copy.deepcopy. What is here keeps such tensors together.
 """
 
+import contextlib
 import copy
 
 import torch
@@ -32,6 +33,23 @@ def independent_copy(net):
                 copies[id(value)] = copy.deepcopy(value.detach(), copies)
 
     return copy.deepcopy(net, copies)
+
+
+@contextlib.contextmanager
+def unchanged(net):
+    """Within the block a network may be called; at its end all its tensors have their old values.
+
+    Some change in forward: nn.Embedding(max_norm=1) scales the rows that it looks up, in place.
+    """
+    tensors = [*net.parameters(), *net.buffers()]
+    old_values = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, old in zip(tensors, old_values, strict=True):
+                if not torch.equal(tensor, old):
+                    tensor.copy_(old)
 
 
 def memory_is_shared(tensor):

@@ -50,7 +50,7 @@ from losslandscape.measuring.devices import (
 )
 from losslandscape.measuring.folding import fold
 from losslandscape.measuring.noise import begin_streams, undisturbed
-from losslandscape.measuring.outputs import call_network, full_precision
+from losslandscape.measuring.outputs import call_network, full_precision, with_sample_axis
 
 # batch sizes that a calibration tries
 CALIBRATED = {"cpu": (32, 64, 128), "cuda": (256, 512, 1024, 2048)}
@@ -152,7 +152,7 @@ class EvaluationShard:
         """(sums of the loss (B,), of the metric (B,) or None) of a batch."""
         output = self.forward(inputs, targets)
         if isinstance(output, torch.Tensor):
-            output = full_precision(output)  # (B, classes)
+            output = with_sample_axis(full_precision(output), samples_in(targets))  # (B, classes)
         losses = self.loss.sums(output, targets, self.net)
         metrics = None
         if self.metric is not None:

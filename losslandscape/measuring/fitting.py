@@ -14,6 +14,7 @@ import torch
 from losslandscape import user_code
 from losslandscape.data.splits import Batches, samples_in, shapes
 from losslandscape.errors import InputError
+from losslandscape.measuring.copies import unchanged
 from losslandscape.measuring.criteria import (
     METRICS,
     OWN_LOSS_NAME,
@@ -108,7 +109,7 @@ def fit_to_data(net, data, loss="crossentropy", metric="", batch_size=None, nois
     evaluator.Evaluator. noise_cure: what to do where random numbers are drawn without it.
     """
     devices = {parameter.device for parameter in net.parameters()}
-    with torch.no_grad(), undisturbed(devices):
+    with torch.no_grad(), undisturbed(devices), unchanged(net):
         trials = [Trial(net, split, name, noise_seed) for name, split in data.items()]
 
         # the loss, and how the network is called for it

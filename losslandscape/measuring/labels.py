@@ -138,7 +138,7 @@ def refuse_shapes(name, outputs, targets):
 
 def cure_of_shapes(outputs, targets):
     """What gives outputs and targets one shape, in words."""
-    if outputs.dim() == targets.dim() + 1 and outputs.shape[1] == 1:
+    if outputs.dim() == targets.dim() + 1 > 1 and outputs.shape[1] == 1:
         return "give targets[:, None], or take output[:, 0] in a loss of your own"
     if targets.dim() == outputs.dim() + 1 and targets.shape[1] == 1:
         return "give targets[:, 0]"

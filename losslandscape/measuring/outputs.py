@@ -32,6 +32,17 @@ def call_network(net, inputs, targets=None, targets_as=""):
     return net(*inputs, **{targets_as: targets})
 
 
+def with_sample_axis(output, count):
+    """The output (count, ...) of `count` samples.
+
+    A network that ends in squeeze() drops the axis of the samples where there is only one, such as
+    in the last batch of a set.
+    """
+    if count == 1 and (output.dim() == 0 or output.shape[0] != 1):
+        return output[None]
+    return output
+
+
 # ---------------------------------------------------------------- what is in an output
 
 

@@ -22,6 +22,7 @@ from losslandscape.measuring.outputs import (
     rounding_of,
     tensors_are_equal,
     tensors_in,
+    with_sample_axis,
 )
 
 TRIAL_SAMPLES = 5
@@ -71,7 +72,7 @@ class Trial:
         self.begin_noise()
         output = call_network(self.net, inputs, targets, self.targets_as)
         if isinstance(output, torch.Tensor):
-            output = full_precision(output)
+            output = with_sample_axis(full_precision(output), samples_in(targets))
         return output
 
     def targets_of(self, part):

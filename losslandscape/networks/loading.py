@@ -174,7 +174,7 @@ class Architecture:
             raise InputError(f"expected an nn.Module from --model {self.name}, "
                              f"got {type(net).__name__}; return one")
         net = unwrapped(net)
-        check_tensors(net, self.name)
+        check_tensors(net, f" from --model {self.name}")
         return net
 
     def build_for(self, checkpoint):

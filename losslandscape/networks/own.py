@@ -26,12 +26,12 @@ def unwrapped(net):
             return net
 
 
-def check_tensors(net, name):
+def check_tensors(net, origin=""):
     """Raise InputError unless a network has parameters, and only tensors that can be moved.
 
-    name: of --model, for the message.
+    origin: where it is from, such as ' from --model NAME', for the message.
     """
-    expected = f"expected a network of numbers that can be moved from --model {name}"
+    expected = f"expected a network of numbers that can be moved{origin}"
     advice = "return the network before it was quantized"
     for kind in map(type, net.modules()):
         if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
@@ -49,9 +49,9 @@ def check_tensors(net, name):
 
     for tensor_name, parameter in net.named_parameters():
         if not parameter.is_floating_point() and not parameter.is_complex():
-            raise InputError(f"expected parameters of real or complex numbers from --model {name}, "
+            raise InputError(f"expected parameters of real or complex numbers{origin}, "
                              f"but {tensor_name} is {parameter.dtype}; {advice}, or register it "
                              "as a buffer")
     if next(net.parameters(), None) is None:
-        raise InputError(f"expected a network with parameters from --model {name}, "
+        raise InputError(f"expected a network with parameters{origin}, "
                          f"got {type(net).__name__} without any; there is nothing to move")
