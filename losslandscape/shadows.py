@@ -166,6 +166,7 @@ class Shadow:
     folder: str
     file: str
     values: dict
+    unit: str = "epoch"  # what the numbers of the checkpoints count, or "step"
 
     def save(self, provenance):
         """Write the projection file."""
@@ -185,7 +186,7 @@ def cast_shadows(path, directions, runs, labels, files):
     shadows = []
     for i, (run, label, file) in enumerate(zip(runs, labels, files, strict=True)):
         values = {name: array[path.runs == i] for name, array in arrays.items()}
-        shadows.append(Shadow(label, run.folder, file, values))
+        shadows.append(Shadow(label, run.folder, file, values, run.unit))
     return shadows
 
 
@@ -408,7 +409,7 @@ def distances_in_words(shadow):
     return (
         f"{shadow.label}: {len(away)} checkpoints; "
         f"of their displacement from the origin {100 * median:.1f} % "
-        f"(median) and up to {100 * share[worst]:.1f} % (epoch "
+        f"(median) and up to {100 * share[worst]:.1f} % ({shadow.unit} "
         f"{shadow.values['epoch'][worst]}) is out of the plane"
     )
 
@@ -431,6 +432,6 @@ def losses_in_words(shadows):
             epoch, true = values["epoch"][widest], values["true_loss"][widest]
             lines.append(
                 f"{shadow.label}: loss of the checkpoint and of its shadow differ most at "
-                f"epoch {epoch}: {true:.4g} and {values['plane_loss'][widest]:.4g}"
+                f"{shadow.unit} {epoch}: {true:.4g} and {values['plane_loss'][widest]:.4g}"
             )
     return lines
