@@ -19,6 +19,7 @@ is from the plane and, with --eval, its loss beside the loss that the plane has 
 """
 
 import argparse
+from functools import partial
 
 from losslandscape.choices import DataChoice, Hardware
 from losslandscape.command import Parser, natural_int, positive_int, run
@@ -190,10 +191,10 @@ def main(argv=None):
         )
     path = open_path(runs, architecture, args.dir_type, args.trust_pickle, args.checkpoint_key)
     if loss:
-        net = load_net(
-            architecture, path.origin_file, args.trust_pickle, args.checkpoint_key, quiet=True
+        build = partial(
+            load_net, architecture, path.origin_file, args.trust_pickle, args.checkpoint_key, quiet=True
         )
-        loss = loss.fitted_to(net)
+        loss = loss.fitted_to(build(), build)
 
     # the plane, and the path on it; all is checked before the first file is written
     directions = find_plane(dir_file, path, args.ignore, chosen=bool(args.dir_file))

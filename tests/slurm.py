@@ -3,8 +3,10 @@
     with slurm.cluster() as cluster:
         cluster.run("srun", "-n", "2", "hostname")
 
-The numbers of its jobs begin at random: MPICH names memory that ranks share after them, what a killed job left of it
-stays, and makes another job of that number fail. A requeued job waits until its first credential has expired: here for 5 s, usually for 2 minutes.
+The numbers of its jobs begin at random: MPICH names the memory that ranks share after them, what a killed job left of
+it stays, and makes another job of that number fail.
+
+A requeued job waits until its first credential has expired: here for 5 s, usually for 2 minutes.
 Debian's packages: apt-get install --no-install-recommends slurm-wlm munge. It needs neither systemd nor cgroups.
 """
 
