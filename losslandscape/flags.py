@@ -150,7 +150,7 @@ def add_surface_flags(parser):
 
 
 def make_job(world, flags, measurement, directions):
-    """(Job, Limits) of the flags, the same on every rank. Raises InputError where they don't go together."""
+    """(Job, PathLimits) of the flags, the same on every rank. Raises InputError where they don't go together."""
     network = choose(NetworkChoice, flags)
 
     # the grid: as given, or around the path of an optimizer

@@ -197,12 +197,12 @@ def frame_title(tables, epoch):
     if "relative_distance" in table and table["distance_to_origin"][i] > 0:
         text += f", {100 * table['relative_distance'][i]:.0f} % out of the plane"
     if "evaluated" in table and table["evaluated"][i]:
-        true, in_plane = (loss_in_words(table[name][i]) for name in ("true_loss", "plane_loss"))
+        true, in_plane = (short_loss(table[name][i]) for name in ("true_loss", "plane_loss"))
         text += f"\nloss {true}, in the plane {in_plane}"
     return text
 
 
-def loss_in_words(loss):
+def short_loss(loss):
     """Three digits, or 'nan' and 'inf'."""
     loss = float(f"{loss:.3g}")
     return number(loss) if np.isfinite(loss) else str(loss)
