@@ -31,7 +31,7 @@ from losslandscape.messages import Progress, say, tell
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
 from losslandscape.ranks import World
-from losslandscape.user_code import source_hash
+from losslandscape.user_code import file_hash, source_hash
 
 
 def compute(world, job):
@@ -261,8 +261,9 @@ class Run:
 
         # the user's code, and what moves
         optional = {
-            "model_code": source_hash(network.model),
-            "loss_code": source_hash(self.job.measurement.loss_name),
+            **code_hashes("model", network.model),
+            **code_hashes("loss", self.job.measurement.loss_name),
+            **code_hashes("metric", self.job.measurement.metric),
             "params": recipe.params,
             "freeze": recipe.freeze,
             "checkpoint_key": network.checkpoint_key,
@@ -516,6 +517,11 @@ def remove_files(paths):
     for path in paths:
         with contextlib.suppress(OSError):
             os.remove(path)
+
+
+def code_hashes(kind, reference):
+    """{KIND_code: ..., KIND_code_file: ...}: hashes of what a user's function depends on, and of its file."""
+    return {f"{kind}_code": source_hash(reference), f"{kind}_code_file": file_hash(reference)}
 
 
 def holds_images(split):

@@ -23,7 +23,7 @@ import torch
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import Directions, read_directions, write_directions
 from losslandscape.files.names import direction_file_name
-from losslandscape.files.provenance import refuse_mismatch
+from losslandscape.files.provenance import MATTERS_FOR_DIRECTIONS, refuse_mismatch
 from losslandscape.measuring.copies import memory_is_shared
 
 SEED = 123
@@ -275,7 +275,8 @@ def setup_direction(path, recipe, net, load_other, provenance, check=True, write
     if Path(path).exists():
         directions = read_directions(path)
         if check:
-            refuse_mismatch(path, directions.provenance, provenance)
+            refuse_mismatch(
+                path, directions.provenance, provenance, MATTERS_FOR_DIRECTIONS, "--dir_file")
         check_shapes(path, directions, net, recipe.dir_type, need_y=recipe.y is not None)
         return restrict(directions, net, recipe)
 
