@@ -29,7 +29,7 @@ MATTERS = {
     "dir_type": "--dir_type",
     "params": "--params",
     "freeze": "--freeze",
-    "recipe": "the flags of the directions",
+    "whole_name": "the name that was shortened",
     "loss": "--loss_name",
     "model_code": "the code of --model",
     "loss_code": "the code of --loss_name",
@@ -51,7 +51,7 @@ MATTERS_FOR_DIRECTIONS = {
     key: MATTERS[key]
     for key in (
         "checkpoint", "checkpoint2", "checkpoint3", "checkpoint_key",
-        "dir_type", "params", "freeze", "recipe",
+        "dir_type", "params", "freeze", "whole_name",
     )
 }  # fmt: skip
 
