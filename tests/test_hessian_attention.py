@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 from losslandscape.data.splits import Split
 from losslandscape.files.layouts import read_surface
-from losslandscape.measuring.plain_functions import PlainFunctions, plain_attention
 from losslandscape.measuring.hessian import (
     Hessian,
     double_backward,
     reverse_over_forward_by_formulas,
 )
+from losslandscape.measuring.plain_functions import PlainFunctions, plain_attention
 from tests.conftest import ROOT, run
 from tests.oracles import anywhere
 

@@ -6,6 +6,7 @@
     picture          SURFACE_FILE_train_loss_2dcontour.pdf
     PCA              RUN_FOLDER/PCA_weights_ignore=biasbn_save_epoch=1/directions.h5
     projection       DIRECTION_FILE_proj_cos.h5, of several runs DIRECTION_FILE_RUN_proj_cos.h5
+    record           RUN_FOLDER/epoch=12.pt, or step=3400.pt
     lock, journal    .0123456789abcdef.lock, hidden in the folder of the surface file
     stand-in         losslandscape-0123456789abcdef.h5, a surface file in TMPDIR or the home folder
 
@@ -359,6 +360,23 @@ def projections_of(dir_file):
     pattern = re.compile(beginnings + r"(_.+)?_proj_cos\.h5", re.DOTALL)
     names = [name for name in os.listdir(folder or ".") if pattern.fullmatch(name)]
     return sorted(os.path.join(folder, name) for name in names)
+
+
+# ---------------------------------------------------------------- records of a training
+
+RECORD_UNITS = ("epoch", "step")
+
+
+def record_file_name(unit, number):
+    """Name of a checkpoint of a recorder: 'epoch=12.pt', 'step=3400.pt'."""
+    return f"{unit}={number}.pt"
+
+
+def recorded_numbers(folder, unit):
+    """The numbers of the records of a folder, sorted."""
+    pattern = re.compile(rf"{unit}=([0-9]+)\.pt")
+    matches = (pattern.fullmatch(name) for name in os.listdir(folder))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 # ---------------------------------------------------------------- hidden files

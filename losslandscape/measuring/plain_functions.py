@@ -5,7 +5,7 @@
 
 The fused kernels of attention have first derivatives only. And what torch computes as the derivative
 of a softmax or a layer norm along a direction can't be differentiated once more: of a softmax it
-says so (it is changed in place), of a layer norm it gives wrong numbers (torch 2.9).
+says so (it is changed in place), of a layer norm it gives wrong numbers (torch 2.14).
 """
 
 import math
