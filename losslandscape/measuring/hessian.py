@@ -1,7 +1,7 @@
 """Curvature of the loss: Hessian-vector products, and what a surface of eigenvalues is made of.
 
     hessian = Hessian([net], split, "crossentropy")   # of the mean loss, at the network as it is
-    now hessian(v)                                        # H v; v (n,), n = hessian.size
+    hessian(v)                                        # H v; v (n,), n = hessian.size
     lanczos(hessian, hessian.start())                 # largest and smallest eigenvalue
     (lanczos.py) trace(hessian, hessian.random, samples=30)        # mean and standard error
 
