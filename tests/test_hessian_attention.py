@@ -11,6 +11,7 @@ from losslandscape.files.layouts import read_surface
 from losslandscape.measuring.hessian import (
     Hessian,
     double_backward,
+    reverse_over_forward,
     reverse_over_forward_by_formulas,
 )
 from losslandscape.measuring.plain_functions import PlainFunctions, plain_attention
@@ -166,6 +167,15 @@ def test_the_product_that_is_chosen_is_right_whatever_torch_says(layer):
     vector = anywhere(len(expected))
     hessian = Hessian([net], split(), params="all", batch_size=3)
     torch.testing.assert_close(hessian(vector), expected @ vector, rtol=1e-7, atol=1e-9)
+
+
+def test_the_fast_way_is_taken_where_a_trained_network_is_sure():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(LENGTH * WIDTH, 8), nn.Tanh(), nn.Linear(8, CLASSES)).eval()
+    net[-1].bias.data = torch.tensor([60.0, 0, 0])
+    sure = split()
+    hessian = Hessian([net], Split(sure.inputs, torch.zeros_like(sure.targets)), params="all")
+    assert hessian.product is reverse_over_forward
 
 
 def test_kernels_are_as_before_when_a_product_is_done():
