@@ -23,6 +23,7 @@ from losslandscape.neighbours import is_installed
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Delete)
+MAX_FILES = 150  # of a user that are read: a few seconds
 LOOKUPS_BY_TEXT = {"globals", "locals", "vars", "eval", "exec", "__import__"}
 
 # fields of a syntax tree that say nothing about what the code does
@@ -33,7 +34,7 @@ def digest_of(path, name):
     """SHA-256 of the source that `name` of the file at `path` depends on, 64 hexadecimal digits.
 
     name: may have dots (Outer.method); the whole of Outer counts. Raises SyntaxError, ValueError,
-    RecursionError or OSError where a file can't be parsed.
+    RecursionError or OSError where a file can't be parsed, and where there are too many.
     """
     path = os.path.realpath(path)
     walk = _Walk(path)
@@ -50,6 +51,7 @@ class _Walk:
     def __init__(self, path):
         self._first = path
         self._sources = {}  # path -> _Source
+        self._files = {}  # (folder, module) -> path of the user's file, or None
         self._required = set()  # (path, name)
         self._reached = set()  # (path, number of a statement)
 
@@ -57,6 +59,8 @@ class _Walk:
         """The _Source of a file; what it does when it is loaded is reached."""
         if path in self._sources:
             return self._sources[path]
+        if len(self._sources) == MAX_FILES:
+            raise ValueError(f"more than {MAX_FILES} files are imported")
         source = self._sources[path] = _Source(path)
 
         for number in source.actions:
@@ -112,11 +116,12 @@ class _Walk:
         # what is imported: an import at the top of the file brings nothing by itself
         if isinstance(statement, IMPORTS):
             return
+        attributes = _attributes_by_name(statement)
         for place in _places(statement):
-            self._follow(source, place, _attributes_of(place.name, statement))
+            self._follow(source, place, attributes.get(place.name, set()))
         for place in source.places:
             if place.name in names:
-                self._follow(source, place, _attributes_of(place.name, statement))
+                self._follow(source, place, attributes.get(place.name, set()))
             elif place.name == "*":
                 self._follow_star(source, place, names)
 
@@ -166,10 +171,20 @@ class _Walk:
             starts = [folder]
 
         for start in starts:
-            path = _file_of(place.module, start)
-            if path is not None and not is_installed(path):
-                return self.open(os.path.realpath(path))
+            path = self._own_file_of(place.module, start)
+            if path is not None:
+                return self.open(path)
         return None
+
+    def _own_file_of(self, module, folder):
+        """As `_file_of`, None for installed modules; the disk is asked once for each."""
+        key = folder, module
+        if key not in self._files:
+            path = _file_of(module, folder)
+            if path is not None:
+                path = None if is_installed(path) else os.path.realpath(path)
+            self._files[key] = path
+        return self._files[key]
 
 
 def _file_of(module, folder):
@@ -343,18 +358,17 @@ def _global_names(statement):
     return names
 
 
-def _attributes_of(name, statement):
-    """The attributes that a statement uses of a module; empty where it uses it otherwise."""
-    attributes, uses = set(), 0
+def _attributes_by_name(statement):
+    """{name: attributes that a statement uses of it}; empty where it also uses it otherwise."""
+    attributes, uses = {}, {}
     for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and node.id == name:
-            uses += 1
-        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == name:
-            uses -= 1
-            attributes.add(node.attr)
-    if uses != 0:
-        return set()
-    return attributes
+        if isinstance(node, ast.Name):
+            uses[node.id] = uses.get(node.id, 0) + 1
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = node.value.id
+            uses[name] = uses.get(name, 0) - 1
+            attributes.setdefault(name, set()).add(node.attr)
+    return {name: each for name, each in attributes.items() if uses[name] == 0}
 
 
 def _is_constant(node):

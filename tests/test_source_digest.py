@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from losslandscape import user_code
+from losslandscape import source_digest, user_code
 from losslandscape.source_digest import digest_of
 from tests.conftest import ROOT
 
@@ -226,3 +226,13 @@ def test_a_users_package_has_a_hash_as_files_have(folder, monkeypatch):
 def test_a_neighbour_that_can_not_be_parsed_leaves_the_hash_of_the_file(folder):
     (folder / "starred.py").write_text("def from_star(:\n")
     assert user_code.source_hash(f"{folder}/mine.py:net") == user_code.file_hash(f"{folder}/mine.py:net")
+
+
+def test_of_a_project_of_very_many_files_the_file_that_is_named_counts(folder):
+    count = source_digest.MAX_FILES + 1
+    for i in range(count):
+        (folder / f"part_{i}.py").write_text(f"X = {i}\n")
+    imports = "".join(f"import part_{i}\n" for i in range(count))
+    (folder / "mine.py").write_text(f"{imports}\n\ndef net():\n    return part_0.X\n")
+    reference = f"{folder}/mine.py:net"
+    assert user_code.source_hash(reference) == user_code.file_hash(reference)
