@@ -23,7 +23,7 @@ from losslandscape.neighbours import is_installed
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Delete)
-MAX_FILES = 150  # of a user that are read: a few seconds
+MAX_BYTES = 2**20  # of source of a user's that are read: some seconds
 LOOKUPS_BY_TEXT = {"globals", "locals", "vars", "eval", "exec", "__import__"}
 
 # fields of a syntax tree that say nothing about what the code does
@@ -34,7 +34,7 @@ def digest_of(path, name):
     """SHA-256 of the source that `name` of the file at `path` depends on, 64 hexadecimal digits.
 
     name: may have dots (Outer.method); the whole of Outer counts. Raises SyntaxError, ValueError,
-    RecursionError or OSError where a file can't be parsed, and where there are too many.
+    RecursionError or OSError where a file can't be parsed, and where there is too much.
     """
     path = os.path.realpath(path)
     walk = _Walk(path)
@@ -51,6 +51,7 @@ class _Walk:
     def __init__(self, path):
         self._first = path
         self._sources = {}  # path -> _Source
+        self._bytes = 0  # of them
         self._files = {}  # (folder, module) -> path of the user's file, or None
         self._required = set()  # (path, name)
         self._reached = set()  # (path, number of a statement)
@@ -59,8 +60,9 @@ class _Walk:
         """The _Source of a file; what it does when it is loaded is reached."""
         if path in self._sources:
             return self._sources[path]
-        if len(self._sources) == MAX_FILES:
-            raise ValueError(f"more than {MAX_FILES} files are imported")
+        self._bytes += os.path.getsize(path)
+        if self._bytes > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes of source are imported")
         source = self._sources[path] = _Source(path)
 
         for number in source.actions:
