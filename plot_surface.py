@@ -28,7 +28,7 @@ def main(argv=None):
 
         # everything that decides what is computed, checked before anything is written
         measurement = choose(LossMeasurement, vars(args))
-        directions = choose(DirectionChoice, vars(args))
+        directions = choose(DirectionChoice, flags.with_preset(vars(args)))
         job, limits = flags.make_job(world, vars(args), measurement, directions)
 
         # a minute's look at whether the plot is going to be right

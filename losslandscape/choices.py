@@ -196,6 +196,7 @@ class Job:
     directions: DirectionChoice = field(default_factory=DirectionChoice)
     hardware: Hardware = field(default_factory=Hardware)
     surf_file: str = ""
+    out: str = ""  # a folder for files without a name of their own; '' for that of the model file
     highest_contour: float = 10.0  # of the picture that is to be drawn; --check says how much lies above it
 
     def __post_init__(self):

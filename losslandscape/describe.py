@@ -38,6 +38,7 @@ PROVENANCE_WORDS = {
     "bn": "batch-norm statistics",
     "model_code": "code of the network",
     "loss_code": "code of the loss",
+    "metric_code": "code of the metric",
     "precision": "precision",
     "batch_size": "batch size",
     "command": "command",

@@ -94,11 +94,15 @@ def add_direction_flags(parser):
     """The flags of choices.DirectionChoice."""
     group = parser.add_argument_group("directions")
     group.add_argument("--dir_file", default="", metavar="FILE", help="an existing direction file to use")
+    group.add_argument("--out", default="", metavar="DIR",
+                       help="folder for new files (that of the model file); made where there is none")
     group.add_argument("--dir_type", default="weights", choices=DIR_TYPES,
                        help="what moves; states: with batch-norm running statistics")
+    group.add_argument("--preset", default="", choices=list(PRESETS),
+                       help="paper: --xnorm filter --xignore biasbn, and the same for y, where they are not given")
     for axis in "xy":
-        group.add_argument(f"--{axis}norm", default="", choices=list(NORMS), help=f"{axis} normalization")
-        group.add_argument(f"--{axis}ignore", default="", choices=IGNORES, help="zero biases and batch norm")
+        group.add_argument(f"--{axis}norm", choices=list(NORMS), help=f"{axis} normalization")
+        group.add_argument(f"--{axis}ignore", choices=IGNORES, help="zero biases and batch norm")
     group.add_argument("--same_dir", action="store_true", help="y direction = x direction")
     group.add_argument("--params", default="", metavar="REGEX",
                        help="move only parameters whose name matches REGEX (plot_hessian_eigen.py: differentiate only "
@@ -148,6 +152,23 @@ def add_surface_flags(parser):
 
 # ---------------------------------------------------------------- what the flags ask for
 
+# --preset -> flags of each axis, without its letter
+PRESETS = {
+    "paper": {"norm": "filter", "ignore": "biasbn"},  # Li et al. 2018, section 4
+}
+
+
+def with_preset(flags, axes="xy"):
+    """The flags with those of --preset in place of the ones that are not given; axes: which the plot has."""
+    preset = PRESETS.get(flags["preset"], {})
+    completed = dict(flags)
+    for axis in "xy":
+        for name in ("norm", "ignore"):
+            flag = f"{axis}{name}"
+            if completed[flag] is None:
+                completed[flag] = preset.get(name, "") if axis in axes else ""
+    return completed
+
 
 def make_job(world, flags, measurement, directions):
     """(Job, PathLimits) of the flags, the same on every rank. Raises InputError where they don't go together."""
@@ -162,7 +183,8 @@ def make_job(world, flags, measurement, directions):
     hardware = choose(Hardware, flags)
     highest_contour = flags["vmax"] or 10.0
     job = world.together(
-        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], highest_contour)
+        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], flags["out"],
+        highest_contour)
     return job, limits
 
 

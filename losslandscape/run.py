@@ -7,7 +7,6 @@ A job (choices.Job) is a value: a command line makes one, and so can a notebook,
 steps matters: data first, because from the seed on every random number belongs to the network or to the directions.
 """
 
-import contextlib
 import os
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,12 @@ from losslandscape.data import datasets
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import write_directions
 from losslandscape.files.lock import TakenOver
-from losslandscape.files.names import surface_file_name
+from losslandscape.files.names import (
+    fits_file_system,
+    in_folder,
+    surface_file_name,
+    whole_surface_name,
+)
 from losslandscape.files.provenance import circumstances
 from losslandscape.files.store import SurfaceStore, read_fitting
 from losslandscape.measuring import vetting
@@ -30,8 +34,9 @@ from losslandscape.measuring.noise import undisturbed
 from losslandscape.messages import Progress, say, tell
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
+from losslandscape.output_folders import check_out, make_out, missing_folders, nearest_folder, remove_new
 from losslandscape.ranks import World
-from losslandscape.user_code import source_hash
+from losslandscape.user_code import file_hash, source_hash
 
 
 def compute(world, job):
@@ -42,7 +47,7 @@ def compute(world, job):
     """
     experiments = world.together(plan, job)
     for experiment in experiments:
-        world.on_root(check_places, experiment.dir_file, experiment.surf_file)
+        world.on_root(check_places, experiment.dir_file, experiment.surf_file, out=job.out)
 
     run = make_ready(world, job)
     return [run.compute(experiment) for experiment in experiments]
@@ -71,7 +76,7 @@ def plan(job):
     experiments = []
     for idx in job.directions.experiments:
         recipe = job.directions.recipe(job.network, idx, two_axes=job.grid.y is not None)
-        dir_file = job.directions.dir_file or recipe.file_name()
+        dir_file = job.directions.dir_file or in_folder(recipe.file_name(), job.out)
         surf_file = surf_file_of(job, job.measurement, dir_file)
         experiments.append(Experiment(recipe, dir_file, surf_file))
     return experiments
@@ -79,15 +84,34 @@ def plan(job):
 
 def surf_file_of(job, measurement, dir_file):
     """The surface file of a job; a measurement that has been fitted may have a part of its own in the name."""
-    name_parts = [*job.data.name_parts(), *measurement.file_name_parts(job.hardware.precision)]
-    return job.surf_file or surface_file_name(dir_file, str(job.grid), name_parts)
+    name = surface_file_name(dir_file, str(job.grid), surface_name_parts(job, measurement))
+    return job.surf_file or in_folder(name, job.out)
 
 
-def check_places(*paths):
-    """Raises InputError where a file that does not exist yet could not be written."""
+def surface_name_parts(job, measurement):
+    return [*job.data.name_parts(), *measurement.file_name_parts(job.hardware.precision)]
+
+
+def whole_name_of(job, measurement, experiment):
+    """The surface file's name in full, where it had to be shortened; '' where not."""
+    whole_direction = os.path.basename(job.directions.dir_file or experiment.recipe.whole_file_name())
+    name = whole_surface_name(whole_direction, str(job.grid), surface_name_parts(job, measurement))
+    if job.surf_file or name == os.path.basename(experiment.surf_file):
+        return ""
+    return name
+
+
+def check_places(*paths, out=""):
+    """Raises InputError where a file that does not exist yet could not be written.
+
+    out: a folder that is made when the first file is written.
+    """
+    check_out(out)
     for path in paths:
         folder = os.path.dirname(path) or "."
         base = os.path.basename(path)
+        if path == in_folder(path, out) and out:
+            folder = nearest_folder(folder)
         if not os.path.isdir(folder):
             raise InputError(f"expected a folder {folder} for {base}, found none; check --model_file, or create it")
 
@@ -161,9 +185,10 @@ class Run:
         world = self.world
         net, measurement, origin = self.load(experiment.recipe)
         experiment = replace(experiment, surf_file=surf_file_of(self.job, measurement, experiment.dir_file))
-        world.on_root(check_places, experiment.surf_file)
+        world.on_root(check_places, experiment.surf_file, out=self.job.out)
         files = (experiment.dir_file, experiment.surf_file)
         new_files = [path for path in files if not os.path.exists(path)]
+        new_folders = missing_folders(self.job.out)
         axes = world.on_root(self.make_directions, experiment, net, origin, write=False)
         if world.rank == 0 and axes.y is not None:
             tell(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
@@ -172,7 +197,10 @@ class Run:
         names = {split: measurement.names(split) for split in self.job.data.splits}
         all_names = [name for split in names for name in names[split]]
         provenance = self.provenance(measurement, axes, origin)
-        world.on_root(write_new_directions, experiment, axes, self.job.grid, provenance)
+        whole_name = whole_name_of(self.job, measurement, experiment)
+        if whole_name:
+            provenance["whole_name"] = whole_name
+        world.on_root(write_new_directions, experiment, axes, self.job.grid, provenance, self.job.out)
         store = None
 
         def open_store():
@@ -193,7 +221,7 @@ class Run:
         except (Exception, interruption.Interrupted) as error:
             world.announce_end()
             if store is not None:
-                end_early(store, error, new_files)
+                end_early(store, error, new_files, new_folders)
             raise
         finally:
             if store is not None:
@@ -258,11 +286,15 @@ class Run:
             origin["checkpoint2"] = checkpoint_hash(recipe.x.model_file)
         if recipe.y and recipe.y.model_file:
             origin["checkpoint3"] = checkpoint_hash(recipe.y.model_file)
+        whole_name = os.path.basename(recipe.whole_file_name())
+        if not fits_file_system(whole_name) and not self.job.directions.dir_file:
+            origin["whole_name"] = whole_name
 
         # the user's code, and what moves
         optional = {
-            "model_code": source_hash(network.model),
-            "loss_code": source_hash(self.job.measurement.loss_name),
+            **code_hashes("model", network.model),
+            **code_hashes("loss", self.job.measurement.loss_name),
+            **code_hashes("metric", self.job.measurement.metric),
             "params": recipe.params,
             "freeze": recipe.freeze,
             "checkpoint_key": network.checkpoint_key,
@@ -483,17 +515,18 @@ def make_plain(networks, planes):
         use_memory_format(network, torch.contiguous_format)
 
 
-def write_new_directions(experiment, axes, grid, provenance):
-    """Write the directions where there is no file of them.
+def write_new_directions(experiment, axes, grid, provenance, out=""):
+    """Write the directions where there is no file of them, and make the folder `out` before.
 
     Raises InputError, and writes nothing, where the surface file is another surface's, or none.
     """
     read_fitting(experiment.surf_file, grid, provenance)
+    make_out(out)
     if not os.path.exists(experiment.dir_file):
         write_directions(experiment.dir_file, axes)
 
 
-def end_early(store, error, new_files):
+def end_early(store, error, new_files, new_folders):
     """Save what a run leaves that ends before its last point, without waiting for a disk."""
     progress = f"{store.progress()} in {store.path}; the same command goes on from there"
     try:
@@ -509,13 +542,12 @@ def end_early(store, error, new_files):
         error.progress = progress
     # a refused run leaves no empty files behind: made anew, they may have to be others
     if type(error) is InputError and not store.has_results:
-        remove_files(new_files)
+        remove_new(new_files, new_folders)
 
 
-def remove_files(paths):
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.remove(path)
+def code_hashes(kind, reference):
+    """{KIND_code: ..., KIND_code_file: ...}: hashes of what a user's function depends on, and of its file."""
+    return {f"{kind}_code": source_hash(reference), f"{kind}_code_file": file_hash(reference)}
 
 
 def holds_images(split):
@@ -527,6 +559,6 @@ def warn_about_unnormalized(recipe):
     """Warn where a random direction is not scaled to the weights."""
     for axis in (recipe.x, recipe.y):
         if axis is not None and not axis.model_file and axis.norm == "":
-            say("warning: a random direction without normalization (--xnorm filter, --ynorm filter) says little about "
+            say("warning: a random direction without normalization (--preset paper, --xnorm filter) says little about "
                 "the network: the scale of the weights decides the picture (Li et al. 2018, section 4)")
             return

@@ -29,9 +29,11 @@ MATTERS = {
     "dir_type": "--dir_type",
     "params": "--params",
     "freeze": "--freeze",
+    "whole_name": "the name that was shortened",
     "loss": "--loss_name",
     "model_code": "the code of --model",
     "loss_code": "the code of --loss_name",
+    "metric_code": "the code of --metric",
     "loss_formula": "the formula of the loss",
     "metric_formula": "the formula of the metric",
     "batches": "the batches that the results depend on",
@@ -44,15 +46,24 @@ MATTERS = {
     "hessian_tol": "--tol",
 }
 
+# of them, what directions depend on: weights and what is drawn, whatever code makes the network
+MATTERS_FOR_DIRECTIONS = {
+    key: MATTERS[key]
+    for key in (
+        "checkpoint", "checkpoint2", "checkpoint3", "checkpoint_key",
+        "dir_type", "params", "freeze", "whole_name",
+    )
+}  # fmt: skip
+
 # keys that are there only where a loss is something else than the plain mean over the samples
 ONLY_IF_UNUSUAL = ("loss_formula", "metric_formula", "batches", "noise")
 
 
-def refuse_mismatch(path, old, new, keys=MATTERS):
+def refuse_mismatch(path, old, new, keys=MATTERS, flag="--surf_file"):
     """Raises InputError if two provenances differ in what matters.
 
     A key that one of them lacks is not compared, unless the lack itself says how a loss was
-    measured, or which weights of a checkpoint were taken.
+    measured, or which weights of a checkpoint were taken. flag: which names another file.
     """
     if "loss" in old and "loss" in new:
         usual = dict.fromkeys(ONLY_IF_UNUSUAL, "the usual")
@@ -62,12 +73,19 @@ def refuse_mismatch(path, old, new, keys=MATTERS):
     differences = [
         f"{words} ({_abbreviated(old[key])} in the file, {_abbreviated(new[key])} now)"
         for key, words in keys.items()
-        if key in old and key in new and old[key] != new[key]
+        if key in old and key in new and not _agree(key, old, new)
     ]
     if differences:
         raise InputError(
             f"{path} was made from something else: it differs in {', '.join(differences)}; "
-            "undo that, or choose another file name")
+            f"undo that, or give another file with {flag}")
+
+
+def _agree(key, old, new):
+    """Do two provenances have the same value? Of code the hash of the whole file is one, too."""
+    if key.endswith("_code") and old[key] == new.get(f"{key}_file"):
+        return True
+    return old[key] == new[key]
 
 
 def _abbreviated(value):

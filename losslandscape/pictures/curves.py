@@ -17,7 +17,7 @@ import numpy as np
 from losslandscape.errors import InputError
 from losslandscape.files.grid import ERRORS
 from losslandscape.files.layouts import read_surface
-from losslandscape.files.names import picture_file_name, repeats_of, surface_names_in
+from losslandscape.files.names import picture_file_name, repeats_of, short_stem, surface_names_in
 from losslandscape.pictures.extremes import drawable_numbers, refuse_undrawable_axes
 from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.scales import MIN_USUAL_SHARE, top_that_shows
@@ -623,7 +623,8 @@ def first_with_prefix(prefix):
     Raises InputError where the surfaces of that prefix are on several grids.
     """
     folder, stem = os.path.split(prefix)
-    names = [name for name in surface_names_in(folder) if name.stem == stem and name.is_1d]
+    stems = {stem, short_stem(stem)}
+    names = [name for name in surface_names_in(folder) if name.stem in stems and name.is_1d]
     if not names:
         return ""
 
