@@ -286,7 +286,6 @@ class Run:
         # the user's code, and what moves
         optional = {
             "model_code": source_hash(network.model),
-            "loss_code": source_hash(self.job.measurement.loss_name),
             "params": recipe.params,
             "freeze": recipe.freeze,
             "checkpoint_key": network.checkpoint_key,

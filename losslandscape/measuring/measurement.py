@@ -109,7 +109,11 @@ class LossMeasurement:
         return [("bs", batch_size), ("noise_seed", noise_seed)]
 
     def provenance(self):
-        return {"loss": self.loss_name, "bn": self.bn} | self.fit.provenance()
+        provenance = {"loss": self.loss_name, "bn": self.bn} | self.fit.provenance()
+        code = user_code.source_hash(self.loss_name)
+        if code:
+            provenance["loss_code"] = code
+        return provenance
 
     def centre(self):
         return {}

@@ -42,7 +42,6 @@ class OwnMeasurement:
 
     is_own: ClassVar = True
     batch_size_key: ClassVar = "measure_batch_size"  # of the provenance
-    loss_name: ClassVar = ""
 
     def check_choices(self, job):
         UserFunction.load("--measure", self.measure)
