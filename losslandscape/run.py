@@ -478,9 +478,10 @@ class Run:
         data = {name: split for name, split in self.data.items() if name in missing}
         samples = " + ".join(f"{len(split)} {name}" for name, split in data.items())
         kind = "images" if all(map(holds_images, data.values())) else "samples"
-        work, details = f"{samples} {kind}", f", batch {evaluator.batch_size}, {evaluator.note}"
         if self.job.measurement.is_own:
             work, details = self.job.measurement.measure, ""
+        else:
+            work, details = f"{samples} {kind}", f", batch {evaluator.batch_size}, {evaluator.note}"
 
         ranks = "1 rank" if self.world.size == 1 else f"{self.world.size} ranks"
         where = self.devices[0].type

@@ -53,7 +53,7 @@ class Context:
     """
 
     def __init__(self, device, data=None, rank=0, seed=0):
-        self.device = torch.device(device)
+        self.device = device
         self.data = data or {}
         self.rank = rank
         self.seed = seed
@@ -116,10 +116,11 @@ class BatchesOnDevice:
 
 def context_on(device, data=None, rank=0, seed=None, batch_size=None):
     """Context on a device; data: {split: Split or Batches}. The random streams stay as they are."""
+    device = torch.device(device)
     batches = {
         name: BatchesOnDevice(split, device, batch_size or MEASURED_BATCH)
         for name, split in (data or {}).items()}
-    with undisturbed([torch.device(device)]):
+    with undisturbed([device]):
         return Context(device, batches, rank, seed or 0)
 
 
