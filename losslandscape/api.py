@@ -24,6 +24,7 @@ from losslandscape.measuring.copies import independent_copy
 from losslandscape.measuring.evaluator import Evaluator
 from losslandscape.measuring.fitting import Fit, fit_to_data
 from losslandscape.measuring.guard import GuardedPlane
+from losslandscape.measuring.noise import undisturbed
 from losslandscape.measuring.own_function import UserFunction, context_on, numbers_of
 from losslandscape.messages import say
 from losslandscape.networks.own import check_tensors
@@ -259,7 +260,8 @@ def surface(
     hidden = None if progress else True  # None: hidden where there is no terminal
     values: dict[str, np.ndarray] = {}
     copy_of_net = copy_before_passes(net) if isinstance(measure, LossMeasure) else None
-    with as_it_was(net, dir_type):
+    devices = {parameter.device for parameter in net.parameters()}
+    with as_it_was(net, dir_type), undisturbed(devices):
         net.eval()
         plane = WeightPlane(net, directions, dir_type)
         if copy_of_net is not None:

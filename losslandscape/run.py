@@ -342,9 +342,10 @@ class Run:
         if names:
             return measurement.with_names(names), None, None
 
-        networks = copies_on(self.devices, net, plain=True)
-        planes, evaluator = world.together(self.set_up, networks, measurement, axes)
-        numbers = world.together(evaluator.trial)
+        with undisturbed(self.devices):
+            networks = copies_on(self.devices, net, plain=True)
+            planes, evaluator = world.together(self.set_up, networks, measurement, axes)
+            numbers = world.together(evaluator.trial)
         world.together(evaluator.compare_with_root, numbers, world.bcast(numbers))
         return measurement.with_names(numbers), planes, evaluator
 

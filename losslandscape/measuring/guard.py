@@ -40,9 +40,11 @@ class Guard:
     def restore(self):
         """Put back what was changed since."""
         for module in self._modules:
-            module.restore()
+            if module.is_changed():
+                module.restore()
         for tensor in self._tensors:
-            tensor.restore()
+            if tensor.is_changed():
+                tensor.restore()
         if self._still:
             torch._foreach_copy_(self._still, self._values)
 
@@ -53,27 +55,43 @@ class _Module:
     def __init__(self, module):
         self._module, self._class = module, type(module)
         self._training = module.training
-        self._names = set(vars(module))
-        self._tables = []
+        self._attributes = vars(module)
+        self._names = set(self._attributes)
+
+        # tables of the module, what they hold, and these entries one by one
+        self._tables, self._lengths, self._entries = [], [], []
         for name in TABLES:
-            table = vars(module)[name]
-            self._tables.append((table, dict(table)))
+            table = self._attributes.get(name)
+            if table is not None:
+                self._tables.append((table, dict(table)))
+                self._lengths.append((table, len(table)))
+                self._entries += [(table, key, entry) for key, entry in table.items()]
+
+    def is_changed(self):
+        module = self._module
+        if (
+            module.training != self._training
+            or len(self._attributes) != len(self._names)
+            or type(module) is not self._class
+        ):
+            return True
+        for table, length in self._lengths:
+            if len(table) != length:
+                return True
+        for table, key, entry in self._entries:
+            if table.get(key) is not entry:
+                return True
+        return False
 
     def restore(self):
-        module, attributes = self._module, vars(self._module)
-        if type(module) is not self._class:
-            module.__class__ = self._class
-        if module.training != self._training:
-            module.training = self._training
-
+        self._module.__class__ = self._class
+        self._module.training = self._training
         # a plain attribute would hide a parameter of its name
-        if len(attributes) != len(self._names):
-            for name in attributes.keys() - self._names:
-                del attributes[name]
+        for name in self._attributes.keys() - self._names:
+            del self._attributes[name]
         for table, entries in self._tables:
-            if (table or entries) and not have_same_entries(table, entries):
-                table.clear()
-                table.update(entries)
+            table.clear()
+            table.update(entries)
 
 
 class _Tensor:
@@ -82,28 +100,23 @@ class _Tensor:
     def __init__(self, tensor):
         self._tensor, self._memory = tensor, tensor.data
         self._address = tensor.data_ptr()
+        self._shape, self._dtype = tensor.shape, tensor.dtype
         self._requires_grad, self._grad = tensor.requires_grad, tensor.grad
 
-    def restore(self):
-        tensor, memory = self._tensor, self._memory
-        is_elsewhere = (
+    def is_changed(self):
+        tensor = self._tensor
+        return (
             tensor.data_ptr() != self._address
-            or tensor.shape != memory.shape
-            or tensor.dtype != memory.dtype
+            or tensor.grad is not self._grad
+            or tensor.requires_grad != self._requires_grad
+            or tensor.dtype != self._dtype
+            or tensor.shape != self._shape
         )
-        if is_elsewhere:
-            tensor.data = memory
-        if tensor.grad is not self._grad:
-            tensor.grad = self._grad
-        if tensor.requires_grad != self._requires_grad:
-            tensor.requires_grad_(self._requires_grad)
 
-
-def have_same_entries(table, entries):
-    """Are they the same objects under the same names?"""
-    if len(table) != len(entries):
-        return False
-    return all(table.get(name, table) is entry for name, entry in entries.items())
+    def restore(self):
+        self._tensor.data = self._memory
+        self._tensor.grad = self._grad
+        self._tensor.requires_grad_(self._requires_grad)
 
 
 def unique(tensors):

@@ -163,12 +163,12 @@ class UserFunction:
         return UserFunction(self.flag, self.name, instance)
 
     def __call__(self, net, context, allow_tf32=None, plainly=False):
-        """What it returns, after all random streams were begun anew; afterwards they are as before.
+        """What it returns, after all random streams were begun anew; who minds puts them back.
 
         plainly: what it raises is raised as it is, not as an InputError that points at the line.
         """
         arguments = (net, context)[:self._takes]
-        with undisturbed([context.device]), torch.enable_grad(), tf32(allow_tf32):
+        with torch.enable_grad(), tf32(allow_tf32):
             context.begin_random()
             if plainly:
                 return self._function(*arguments)
