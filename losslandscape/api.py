@@ -261,7 +261,7 @@ def surface(
     values: dict[str, np.ndarray] = {}
     copy_of_net = copy_before_passes(net) if isinstance(measure, LossMeasure) else None
     devices = {parameter.device for parameter in net.parameters()}
-    with as_it_was(net, dir_type), undisturbed(devices):
+    with as_it_was(net, dir_type), undisturbed(devices), torch.no_grad():
         net.eval()
         plane = WeightPlane(net, directions, dir_type)
         if copy_of_net is not None:

@@ -154,8 +154,9 @@ class UserFunction:
 
         takes = number_of_arguments(self.flag, self.name, self._function, least=0)
         context.begin_random()
-        instance = user_code.call(
-            self.flag, self.name, self._function, *(net, context)[:takes])
+        with torch.enable_grad():
+            instance = user_code.call(
+                self.flag, self.name, self._function, *(net, context)[:takes])
         if not callable(instance):
             raise InputError(
                 f"expected objects of {self.flag} {self.name} that can be called with a network, "
