@@ -6,7 +6,8 @@
 
 (a) a bare loop: the network is placed, the function is called, its number is read; ranks take every n-th point
 (b) this program: the same within the walk of losslandscape/scheduler.py, with random streams that begin anew, a
-    network that is put back, names and numbers that are checked, and a surface file that is saved meanwhile
+    network that is put back, names and numbers that are checked. With --file the results are saved meanwhile, too,
+    which takes 1 % of the time by a law of its own (losslandscape/files/store.py)
 
 The functions are of three sizes: a norm of the weights (some milliseconds), the loss of a batch, the norm of its
 gradient. A round is a few points of each, in the order a b b a; the number that counts is the median over the rounds of
@@ -98,17 +99,34 @@ class Comparison:
             scheduler.walk(self.world, [self.points], measure, None, None)
         self.world.meet()
 
-    def seconds_of_round(self, folder, number):
-        """(of the bare loop, of the walk), see `timed`: each twice, in the order a b b a."""
-        path = f"{folder}/{self.name}_{number}.h5"
-        store = None
-        if self.world.rank == 0:
+    def seconds_of_round(self, path):
+        """(of the bare loop, of the walk), see `timed`: each twice, in the order a b b a.
+
+        path: of the surface file; '' where the results stay in memory.
+        """
+        store = Memory()
+        if self.world.rank == 0 and path:
             store = SurfaceStore(path, self.grid, ["value"], "", {"created": "now"})
         first, second = timed(self.bare), timed(self.walk, store)
         third, fourth = timed(self.walk, store), timed(self.bare)
-        if store is not None:
-            store.close()
+        store.close()
         return first + fourth, second + third
+
+
+class Memory:
+    """A surface store that writes nothing."""
+
+    def __init__(self):
+        self.values = {}
+
+    def record(self, point, values):
+        self.values[point] = values
+
+    def save(self):
+        pass
+
+    def close(self):
+        pass
 
 
 def timed(call, *arguments):
@@ -138,6 +156,7 @@ def main():
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--file", action="store_true", help="save the results meanwhile")
     parser.add_argument("--output")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -145,12 +164,14 @@ def main():
 
     result = {
         "benchmark": "measure", "hardware": hardware(), "model": args.model, "images": args.images,
-        "rounds": args.rounds, "ranks": world.size, "threads": args.threads, "rows": []}
+        "rounds": args.rounds, "ranks": world.size, "threads": args.threads,
+        "file": args.file, "rows": []}
     with world.guard(), tempfile.TemporaryDirectory() as folder:
         for name, (function, count) in FUNCTIONS.items():
             comparison = Comparison(world, name, function, count, args)
-            comparison.seconds_of_round(folder, "warm")
-            rounds = [comparison.seconds_of_round(folder, number) for number in range(args.rounds)]
+            comparison.seconds_of_round("")  # warm
+            paths = [f"{folder}/{name}_{number}.h5" if args.file else "" for number in range(args.rounds)]
+            rounds = [comparison.seconds_of_round(path) for path in paths]
             row = row_of(comparison, rounds)
             result["rows"].append(row)
             if world.rank == 0:

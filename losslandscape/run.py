@@ -29,6 +29,7 @@ from losslandscape.measuring.devices import precision_name, slow_precision
 from losslandscape.measuring.guard import GuardedPlane, after_place_function
 from losslandscape.measuring.noise import undisturbed
 from losslandscape.measuring.own_function import Context, UserFunction, context_on
+from losslandscape.measuring.own_measurement import refuse_kept
 from losslandscape.messages import Progress, say, tell
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
@@ -346,8 +347,23 @@ class Run:
             networks = copies_on(self.devices, net, plain=True)
             planes, evaluator = world.together(self.set_up, networks, measurement, axes)
             numbers = world.together(evaluator.trial)
+            world.on_root(self.compare_with_new_network, experiment.recipe, axes, planes[0], evaluator)
         world.together(evaluator.compare_with_root, numbers, world.bcast(numbers))
         return measurement.with_names(numbers), planes, evaluator
+
+    def compare_with_new_network(self, recipe, axes, plane, evaluator):
+        """Raises InputError where a measure gives something else, far from the centre, for a newly built network.
+
+        What the moved network keeps from its passes at the centre (a cache, weights that it derived once) would be in
+        all points.
+        """
+        corner = vetting.places_of(self.job.grid)[-1]
+        [new_plane] = self.planes_of(copies_on(self.devices, self.load_again(recipe), plain=True), axes)
+        results = []
+        for either in (new_plane, plane):
+            either.place(corner.x, corner.y)
+            results.append(evaluator.measure_on(either))
+        refuse_kept(corner, *results)
 
     def vetted(self, recipe, net, measurement, axes):
         """(planes, evaluator), a network on each device, ready to be moved and measured.

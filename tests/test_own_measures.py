@@ -74,6 +74,28 @@ class Distance:
         return {"distance": sum((p - s).square().sum() for p, s in zip(net.parameters(), self.start)).sqrt()}
 
 
+class Caching(nn.Linear):
+    """Derives its weights once, at its first pass."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.derived = []
+
+    def forward(self, inputs):
+        if not self.derived:
+            self.derived.append(self.weight.detach().square())
+        return inputs @ self.derived[0].T
+
+
+def caching():
+    torch.manual_seed(0)
+    return nn.Sequential(Caching(16, 3))
+
+
+def output(net):
+    return {"output": net(torch.ones(1, 16)).sum()}
+
+
 class Counter:
     calls = 0
 
@@ -365,6 +387,13 @@ def test_what_is_no_number_with_a_name_is_refused_with_its_line(folder, capsys, 
 ])
 def test_a_measure_that_does_not_repeat_itself_or_can_not_be_called_is_refused(folder, capsys, name, words):
     assert words in refusal(capsys, *LINE, "--measure", f"mine.py:{name}")
+
+
+def test_a_network_that_keeps_what_it_computed_at_the_centre_is_refused(folder, capsys):
+    (folder / "other.py").write_text(MINE.replace("if not self.derived:", "if self.derived.clear() is None:"))
+    line = refusal(capsys, "--model", "mine.py:caching", *LINE[2:], "--measure", "mine.py:output")
+    assert "keeps something" in line and "output is" in line
+    surface("--model", "other.py:caching", *LINE[2:], "--measure", "mine.py:output")
 
 
 def test_an_error_in_the_measure_names_its_line(folder, capsys):

@@ -21,6 +21,7 @@ from losslandscape.measuring.own_function import (
     in_brackets,
     numbers_of,
 )
+from losslandscape.measuring.vetting import Difference, in_words
 
 GROUP = "measure"  # all results are filled together, as those of a split are
 ALIKE = 1e-3  # relative difference of two calls that parallel sums on a device may make
@@ -146,7 +147,7 @@ class MeasureEvaluator:
 
     def __call__(self, groups=(GROUP,), idle=lambda: None):
         """Raises InputError where the names are others than those of the trial."""
-        numbers = self._measure()
+        numbers = self.measure_on(self._plane)
         if list(numbers) != self._names and set(numbers) != set(self._names):
             raise InputError(
                 f"expected {', '.join(self._names)} from {self._in_words()} at every point, got "
@@ -154,8 +155,9 @@ class MeasureEvaluator:
                 f"({self._function.place_in_code()}); return NaN where there is no value")
         return numbers
 
-    def _measure(self):
-        result = self._plane.call(self._function, allow_tf32=self._allow_tf32)
+    def measure_on(self, plane):
+        """{name: number} of the network of a GuardedPlane, where it is."""
+        result = plane.call(self._function, allow_tf32=self._allow_tf32)
         return numbers_of(result, self._function)
 
     def _in_words(self):
@@ -173,7 +175,7 @@ class MeasureEvaluator:
         results = []
         for _ in range(2):
             self._plane.place(0.0)
-            results.append(self._measure())
+            results.append(self.measure_on(self._plane))
             check_names(results[-1], self._function)
         first, second = results
         if set(first) != set(second):
@@ -206,6 +208,16 @@ def refuse_other_numbers(words, calls, first, second):
                 f"{number:.6g} and then {second[name]:.6g}: it draws random numbers from a generator "
                 "of its own, or keeps something; draw them from torch, numpy.random, random, "
                 "context.generator or context.rng, which begin anew at every call")
+
+
+def refuse_kept(place, new, moved):
+    """Raises InputError where a newly built network has other numbers, by name, at a place than the moved one.
+
+    place: a vetting.Place.
+    """
+    for name in new.keys() & moved.keys():
+        if not are_alike(new[name], moved[name]):
+            raise InputError(in_words(Difference(place, name, moved[name], new[name])))
 
 
 def are_alike(number, other):
