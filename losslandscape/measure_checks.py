@@ -28,12 +28,12 @@ class MeasuredSubject:
     ranks: int
 
 
-def print_report(subject):
+def print_measure_report(subject):
     """Print the report; returns the number of things to look at."""
-    return checks.print_findings(all_checks(subject))
+    return checks.print_findings(all_measure_checks(subject))
 
 
-def all_checks(subject):
+def all_measure_checks(subject):
     """Yield (verdict, words) of all checks. Raises InputError where the measure can't be used."""
     start = time.perf_counter()
     centre = subject.evaluator.trial()

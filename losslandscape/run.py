@@ -231,7 +231,7 @@ class Run:
         if self.world.rank == 0 and measurement.is_own:
             axes = self.make_directions(experiment, net, origin, write=False)
             [plane], evaluator = self.set_up(copies_on(self.devices, net, plain=True), measurement, axes)
-            measure_checks.print_report(measure_checks.MeasuredSubject(
+            measure_checks.print_measure_report(measure_checks.MeasuredSubject(
                 net, plane, evaluator, self.job, experiment.recipe, self.world.size))
         elif self.world.rank == 0:
             axes = self.make_directions(experiment, net, origin, write=False)
