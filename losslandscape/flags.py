@@ -8,6 +8,7 @@ import math
 
 from losslandscape import repeats
 from losslandscape.choices import (
+    DEFAULT_DATASET,
     DEFAULT_X,
     DataChoice,
     Hardware,
@@ -17,9 +18,12 @@ from losslandscape.choices import (
 )
 from losslandscape.command import duration, natural_int, positive_int
 from losslandscape.data.datasets import FORMS
+from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.measuring.criteria import LOSSES, METRICS, OWN_LOSS_NAME
 from losslandscape.measuring.devices import PRECISIONS
+from losslandscape.measuring.measurement import LossMeasurement
+from losslandscape.measuring.own_measurement import OwnMeasurement
 from losslandscape.messages import tell
 from losslandscape.path_limits import choose_limits
 from losslandscape.pictures.results import Look, draw_repeats
@@ -45,7 +49,8 @@ def add_hardware_flags(parser):
 def add_data_flags(parser):
     """The flags of choices.DataChoice."""
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", default="cifar10", help=f"{FORMS} (cifar10)")
+    group.add_argument("--dataset", default="",
+                       help=f"{FORMS} ({DEFAULT_DATASET}; none with --measure)")
     group.add_argument("--datapath", default="cifar10/data", metavar="DIR",
                        help="folder of the data (cifar10/data)")
     group.add_argument("--raw_data", action="store_true", help="no normalization of the images")
@@ -88,6 +93,15 @@ def add_loss_flags(parser):
     group.add_argument("--bn", default="frozen", choices=("frozen", "recalibrate"),
                        help="batch-norm statistics: the checkpoint's, or those of the training data at each point "
                             "(frozen)")
+
+
+def add_measure_flags(parser):
+    """What is evaluated in place of a loss, and what is done to the network before."""
+    group = parser.add_argument_group("a function of your own")
+    group.add_argument("--measure", default="", metavar="FILE.py:F",
+                       help="F(net) or F(net, context) -> {name: number}, in place of a loss")
+    group.add_argument("--place", default="", metavar="FILE.py:F",
+                       help="F(net) or F(net, context) acts on the network after it was placed: quantizes, clips")
 
 
 def add_direction_flags(parser):
@@ -170,7 +184,28 @@ def with_preset(flags, axes="xy"):
     return completed
 
 
-def make_job(world, flags, measurement, directions):
+def choose_measurement(flags):
+    """The measurement that the flags of plot_surface.py ask for. Raises InputError where they contradict each other."""
+    if not flags["measure"]:
+        return choose(LossMeasurement, flags)
+
+    for name, default in (("loss_name", LossMeasurement.loss_name), ("metric", ""), ("bn", "frozen")):
+        if flags[name] != default:
+            raise InputError(
+                f"expected no --{name} with --measure, whose function computes all itself, got {flags[name]}; "
+                "leave one out")
+    return choose(OwnMeasurement, flags)
+
+
+def choose_data(flags, measurement):
+    """The DataChoice of the flags: where no data set is named, the default one, and for a measure none."""
+    dataset = flags["dataset"]
+    if not dataset and not measurement.is_own:
+        dataset = DEFAULT_DATASET
+    return choose(DataChoice, flags | {"dataset": dataset})
+
+
+def make_job(world, flags, measurement, directions, place=""):
     """(Job, PathLimits) of the flags, the same on every rank. Raises InputError where they don't go together."""
     network = choose(NetworkChoice, flags)
 
@@ -179,11 +214,11 @@ def make_job(world, flags, measurement, directions):
         choose_limits, flags["x"], flags["y"], flags["dir_file"], flags["proj_file"], network.path(network.model_file))
     grid = world.together(Grid.parse, DEFAULT_X if limits.x is None else limits.x, limits.y)
 
-    data = world.together(choose, DataChoice, flags)
+    data = world.together(choose_data, flags, measurement)
     hardware = choose(Hardware, flags)
     highest_contour = flags["vmax"] or 10.0
     job = world.together(
-        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], flags["out"],
+        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], flags["out"], place,
         highest_contour)
     return job, limits
 

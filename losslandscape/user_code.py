@@ -104,6 +104,15 @@ def file_hash(text):
         return hashlib.sha256(file.read()).hexdigest()
 
 
+def code_hashes(kind, text):
+    """{KIND_code, KIND_code_file}: hashes of what a reference depends on, and of its file.
+
+    {} where it is no reference to the user's own code.
+    """
+    hashes = {f"{kind}_code": source_hash(text), f"{kind}_code_file": file_hash(text)}
+    return {key: value for key, value in hashes.items() if value}
+
+
 def _own_file(text):
     """The path of the user's file that a reference leads to; '' where there is none."""
     if not is_reference(text):

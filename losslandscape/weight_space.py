@@ -446,6 +446,7 @@ class WeightPlane:
         moved = _moved_tensors(all_tensors, axes)
         shared = [memory_is_shared(all_tensors[i]) for i in moved]
         tensors = [all_tensors[i].data for i in moved]
+        self.moved = [all_tensors[i] for i in moved]  # all others stay as they are
         dtype = _buffer_dtype(tensors)
 
         # flat copies of the origin and of the directions, each (n,)

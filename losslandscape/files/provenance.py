@@ -42,6 +42,14 @@ MATTERS = {
     "train_data": "training data",
     "test_data": "test data",
     "precision": "--precision",
+    "place": "--place",
+    "place_code": "the code of --place",
+    "measure": "--measure",
+    "measure_code": "the code of --measure",
+    "measure_names": "the names that --measure returns",
+    "measure_seed": "--noise_seed",
+    "measure_data": "the data of --measure",
+    "measure_batch_size": "--batch_size",
     "hessian_params": "--params",
     "hessian_tol": "--tol",
 }
@@ -68,6 +76,8 @@ def refuse_mismatch(path, old, new, keys=MATTERS, flag="--surf_file"):
     if "loss" in old and "loss" in new:
         usual = dict.fromkeys(ONLY_IF_UNUSUAL, "the usual")
         old, new = usual | old, usual | new
+    if "directions" in old and "directions" in new:  # surfaces
+        old, new = {"place": "none"} | old, {"place": "none"} | new
     if "checkpoint" in old and "checkpoint" in new:
         old, new = {"checkpoint_key": "none"} | old, {"checkpoint_key": "none"} | new
     differences = [
@@ -236,6 +246,14 @@ def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT
 
 
+def _is_natural(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_texts(value):
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 def _are_numbers(value):
     return isinstance(value, list) and len(value) > 0 and all(_is_number(item) for item in value)
 
@@ -279,6 +297,9 @@ TEXTS = ("model_file", "model_folder", "dataset", "ignore", "command", "host", "
 ENTRIES = {
     **dict.fromkeys([*MATTERS, *TEXTS], (_is_text, "text")),
     "hessian_tol": (_is_finite_number, "a finite number"),
+    "measure_seed": (_is_natural, "an integer of at least 0"),
+    "measure_names": (_are_texts, "a list of names"),
+    "measure_batch_size": (_is_count, "a positive integer"),
     "batch_size": (_is_count, "a positive integer"),
     "hessian_batch_size": (_is_count, "a positive integer"),
     "versions": (_is_object, "an object"),

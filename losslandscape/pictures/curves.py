@@ -446,13 +446,15 @@ def eig_ratio_figure(curves, absolute, limits, title, show):
 
 @style()
 def plot_1d_loss_err(
-    surf_file, xmin=None, xmax=None, loss_max=None, log=False, show=False, fmt="pdf", title=None
-):
+    surf_file, xmin=None, xmax=None, loss_max=None, log=False, show=False, fmt="pdf", title=None,
+    surf_name="",
+):  # fmt: skip
     """Write the figures of one 1-D surface beside it; returns their paths.
 
-    xmin, xmax: the x axis, None for the range of the data. loss_max: top of the loss axis; None
-    means 5, or just above the curves if they stay below, and everything on a log axis. fmt: pdf,
-    png or svg. Raises InputError where there is nothing to draw.
+    surf_name: the one value to draw; '' for all. xmin, xmax: the x axis, None for the range of the
+    data. loss_max: top of the loss axis; None means 5, or just above the curves if they stay below,
+    and everything on a log axis. fmt: pdf, png or svg. Raises InputError where there is nothing to
+    draw.
     """
     curves = read_curves(surf_file)
     limits = x_limits([curves], xmin, xmax)
@@ -461,6 +463,12 @@ def plot_1d_loss_err(
 
     def add(ending, figure):
         figures[picture_file_name(surf_file, f"1d_{ending}", fmt)] = figure
+
+    if surf_name:
+        refuse_unknown_curve(curves, surf_name)
+        ending = f"{surf_name}_log" if log and is_loss(surf_name) else surf_name
+        add(ending, curve_figure(curves, surf_name, limits, loss_max, log, title, show))
+        return write_figures(figures, show)
 
     if curves.of_kind("loss"):
         ending = "loss_acc_log" if log else "loss_acc"
@@ -481,6 +489,14 @@ def plot_1d_loss_err(
             f"found {sorted(curves.values)}"
         )
     return write_figures(figures, show)
+
+
+def refuse_unknown_curve(curves, name):
+    """Raises InputError where the curves have no such name."""
+    if name not in curves.values:
+        raise InputError(
+            f"expected one of {', '.join(curves.values)} as --surf_name for {curves.path}, got {name!r}"
+        )
 
 
 def loss_and_error_names(curves):
