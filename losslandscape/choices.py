@@ -182,6 +182,17 @@ class DirectionChoice:
 
 
 @dataclass(frozen=True)
+class EstimationChoice:
+    """How exactly a surface is to be known, and for how long it may be computed; see losslandscape/estimation.
+
+    tolerance: largest standard error of a loss, as a share of it; 0: all points on all data. budget: seconds.
+    """
+
+    tolerance: float | None = None
+    budget: float | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One run: what is measured, of which network, where along which directions, into which file.
 
@@ -196,6 +207,7 @@ class Job:
     directions: DirectionChoice = field(default_factory=DirectionChoice)
     hardware: Hardware = field(default_factory=Hardware)
     surf_file: str = ""
+    estimation: EstimationChoice = field(default_factory=EstimationChoice)
     highest_contour: float = 10.0  # of the picture that is to be drawn; --check says how much lies above it
 
     def __post_init__(self):

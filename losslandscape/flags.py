@@ -10,12 +10,13 @@ from losslandscape import repeats
 from losslandscape.choices import (
     DEFAULT_X,
     DataChoice,
+    EstimationChoice,
     Hardware,
     Job,
     NetworkChoice,
     choose,
 )
-from losslandscape.command import duration, natural_int, positive_int
+from losslandscape.command import duration, natural_int, positive_int, share
 from losslandscape.data.datasets import FORMS
 from losslandscape.files.grid import Grid
 from losslandscape.measuring.criteria import LOSSES, METRICS, OWN_LOSS_NAME
@@ -121,6 +122,16 @@ def add_grid_flags(parser):
                        help="a minute's test of whether the plot will be right; no surface")
 
 
+def add_estimation_flags(parser):
+    """The flags of choices.EstimationChoice."""
+    group = parser.add_argument_group("error bars")
+    group.add_argument("--tolerance", type=share, metavar="T",
+                       help="estimate every loss from few samples, to a standard error of T of it, such as 0.01; "
+                            "0: from all (default: from all, without error bars)")
+    group.add_argument("--budget", type=duration, metavar="TIME",
+                       help="the best surface in 90s, 30m, 2h: coarse points first, then where the error is largest")
+
+
 def add_picture_flags(parser):
     """The flags of pictures.results.Look, and what --plot draws besides."""
     group = parser.add_argument_group("pictures")
@@ -161,8 +172,9 @@ def make_job(world, flags, measurement, directions):
     data = world.together(choose, DataChoice, flags)
     hardware = choose(Hardware, flags)
     highest_contour = flags["vmax"] or 10.0
+    estimation = EstimationChoice(flags.get("tolerance"), flags.get("budget"))
     job = world.together(
-        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], highest_contour)
+        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], estimation, highest_contour)
     return job, limits
 
 

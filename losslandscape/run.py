@@ -18,6 +18,7 @@ from losslandscape import checks, interruption, scheduler, weight_space
 from losslandscape.choices import Job
 from losslandscape.data import datasets
 from losslandscape.errors import InputError
+from losslandscape.estimation import surface as estimated
 from losslandscape.files.layouts import write_directions
 from losslandscape.files.lock import TakenOver
 from losslandscape.files.names import surface_file_name
@@ -171,6 +172,10 @@ class Run:
         # the surface file, new or taken up again: only rank 0 has it
         names = {split: measurement.names(split) for split in self.job.data.splits}
         all_names = [name for split in names for name in names[split]]
+        request = world.on_root(estimated.request_for, self.job.estimation, experiment.surf_file)
+        if request is not None:
+            world.together(estimated.refuse_unsampled, measurement, self.data)
+            all_names = estimated.surface_names(self.data, names)
         provenance = self.provenance(measurement, axes, origin)
         world.on_root(write_new_directions, experiment, axes, self.job.grid, provenance)
         store = None
@@ -178,14 +183,18 @@ class Run:
         def open_store():
             nonlocal store
             store = SurfaceStore(
-                experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance)
+                experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance,
+                is_done=request and request.is_reached_by)
 
         try:
             with interruption.postponed():  # a signal must not leave the lock behind
                 world.on_root(open_store)
             missing = world.on_root(missing_points, store, names)
             notes = world.on_root(missing_notes, store, measurement)
-            if any(missing.values()) or notes:
+            if request is not None and world.on_root(estimated.is_missing, store, request):
+                planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
+                self.estimate(store, names, measurement, planes, evaluator, request)
+            elif any(missing.values()) or notes:
                 planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
                 self.fill(store, missing, notes, measurement, planes, evaluator)
             elif world.rank == 0:
@@ -202,7 +211,7 @@ class Run:
 
         if world.rank == 0:
             tell(f"surface file: {experiment.surf_file}")
-            for line in measurement.report(store.surface):
+            for line in [*measurement.report(store.surface), *estimated.report(store.surface)]:
                 tell(line)
         return experiment.surf_file
 
@@ -360,6 +369,13 @@ class Run:
                 plane.place(0.0)
             for name in notes:
                 store.note(name, measurement.centre()[name](evaluator))
+
+    def estimate(self, store, names, measurement, planes, evaluator, request):
+        """Estimate the surface on all ranks; see losslandscape/estimation."""
+        self.agree_on_batch_size(store, measurement, evaluator)
+        if self.world.rank == 0:
+            say(self.announcement({split: range(self.job.grid.size) for split in names}, evaluator))
+        estimated.estimate(self.world, self.job.grid, self.data, names, request, store, planes, evaluator)
 
     def set_up(self, networks, measurement, axes, plain=False):
         """(planes, evaluator): the network on each device, ready to be moved and measured.
