@@ -182,7 +182,8 @@ class Estimation:
         means, values = measured
         self.survey.take_in(task, measured)
         if values:
-            self._unsaved.append(SampleRecord(task.point, task.split, task.start, task.start + count_of(values), values))
+            stop = task.start + count_of(values)
+            self._unsaved.append(SampleRecord(task.point, task.split, task.start, stop, values))
         self._record(task.split, task.point)
 
     def _record(self, split, point):
