@@ -65,14 +65,32 @@ def is_missing(store, request):
     return store.missing().size > 0 or not request.is_reached_by(store.surface.provenance)
 
 
-def estimate(world, grid, data, names, request, store, planes, evaluator):
-    """Estimate a surface on all ranks, into the store of rank 0."""
+class InMemory:
+    """Takes in results like a files.store.SurfaceStore, for a surface that has no file."""
+
+    path = None
+
+    def __init__(self, surface):
+        self.surface = surface
+
+    def record(self, point, values):
+        self.surface = self.surface.with_values(values)
+        for name, value in values.items():
+            self.surface.values[name].flat[point] = value
+            self.surface.computed[name].flat[point] = True
+
+    def save(self):
+        """There is nothing to save."""
+
+
+def estimate(world, grid, data, names, request, store, planes, evaluator, progress=True):
+    """Estimate a surface on all ranks, into the store of rank 0; single samples go beside its file."""
     populations = populations_of(data, names)
     meter = Meter(grid, planes, evaluator, data, {population.split: population for population in populations})
     sample_file = None
-    if world.rank == 0:
+    if world.rank == 0 and store.path is not None:
         sample_file = SampleFile(store.path, store.surface, DRAWS)
-    Estimation(world, grid, populations, request, store, meter, sample_file).run()
+    Estimation(world, grid, populations, request, store, meter, sample_file, progress).run()
 
 
 def report(surface):
