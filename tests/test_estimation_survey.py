@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from losslandscape.data.splits import Split
+from losslandscape.errors import InputError
 from losslandscape.estimation import audit
 from losslandscape.estimation.coarse import centre_of, coarse_points, nearest
 from losslandscape.estimation.survey import Goal, Population, Survey
 from losslandscape.files.grid import Grid, Surface
+from losslandscape.files.provenance import check_provenance
 from losslandscape.files.samples import SampleFile, SampleRecord
 
 N = 1500
@@ -255,3 +257,13 @@ def test_any_bit_of_a_file_of_samples_may_be_damaged(tmp_path):
     for place in range(len(image)):
         path.write_bytes(image[:place] + bytes([image[place] ^ 4]) + image[place + 1:])
         assert list(SampleFile(tmp_path / "s.h5", surface, "order").read()) == []
+
+
+@pytest.mark.parametrize("provenance", [
+    {"estimation": 3}, {"estimation": {}}, {"estimation": {"samples": 5, "share_of_work": "much"}},
+    {"estimation": {"samples": 5, "share_of_work": 1.0, "tolerance": "0.01"}}, {"audit": []},
+    {"audit": {"train": 3}}, {"audit": {"train": {"points": 3}}},
+])
+def test_a_provenance_that_says_nonsense_is_refused(provenance):
+    with pytest.raises(InputError, match="in the provenance of S.h5"):
+        check_provenance(provenance, "S.h5")
