@@ -234,6 +234,7 @@ class Run:
                 vmax=self.job.highest_contour,
                 measurement=measurement,
                 precision=checks.tolerance_name(self.precision),
+                tolerance=self.job.estimation.tolerance,
             )
             checks.print_report(subject)
         self.world.bcast()  # the others wait

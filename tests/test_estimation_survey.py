@@ -8,6 +8,7 @@ from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
 from losslandscape.estimation import audit
 from losslandscape.estimation.coarse import centre_of, coarse_points, nearest
+from losslandscape.estimation.probes import share_for
 from losslandscape.estimation.survey import Goal, Population, Survey
 from losslandscape.files.grid import Grid, Surface
 from losslandscape.files.provenance import check_provenance
@@ -267,3 +268,21 @@ def test_any_bit_of_a_file_of_samples_may_be_damaged(tmp_path):
 def test_a_provenance_that_says_nonsense_is_refused(provenance):
     with pytest.raises(InputError, match="in the provenance of S.h5"):
         check_provenance(provenance, "S.h5")
+
+
+# ---------------------------------------------------------------- what it will cost
+
+
+def test_the_cost_of_a_tolerance_is_foreseen_within_a_factor():
+    losses, hits = losses_and_hits()
+    for tolerance in (0.1, 0.02):
+        survey = finish(*survey_of(losses, 0 * hits + 100 * (losses < 0), Goal(tolerance)))
+        cost = survey.samples_evaluated() / (GRID.size * N)
+        expected = share_for(tolerance, GRID, N, lambda point: losses[point][:200].astype(float))
+        assert 0.6 * cost < expected - audit.FEWEST / GRID.size < 1.7 * cost
+
+
+def test_few_samples_and_losses_that_diverge_take_all_the_work():
+    losses, _ = losses_and_hits()
+    assert share_for(0.01, GRID, 200, lambda point: losses[point]) == 1
+    assert share_for(0.01, GRID, N, lambda point: np.full(100, np.inf)) == 1

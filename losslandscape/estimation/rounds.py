@@ -161,7 +161,8 @@ class Estimation:
             return
 
         progress = None
-        if self.shows_progress:
+        if self.shows_progress and self.request.budget is None:  # there rounds are many, and short
+            say(in_words(tasks, self.survey.populations))
             progress = Progress(len(tasks))
 
         def record(number, measured):
@@ -235,6 +236,20 @@ class Estimation:
         provenance = self.store.surface.provenance
         provenance["estimation"] = survey.in_json(self.request.tolerance)
         provenance["audit"] = audit.in_json(survey)
+
+
+def in_words(tasks, populations):
+    """'264 points on 128 to 512 samples', a round."""
+    whole = [task for task in tasks if task.stop == populations[task.split].count]
+    parts = [task.stop for task in tasks if task.stop < populations[task.split].count]
+    words = []
+    if parts:
+        smallest, largest = min(parts), max(parts)
+        size = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
+        words.append(f"{len(parts)} points on {size} samples")
+    if whole:
+        words.append(f"{len(whole)} points on all data")
+    return " and ".join(words)
 
 
 def count_of(values):
