@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+import flatness
+from losslandscape.estimation.spread import measures_with_errors
 from losslandscape.files.grid import Grid, Surface
 from losslandscape.files.layouts import write_surface
+from losslandscape.flatness import measures
 from losslandscape.pictures.curves import curves_of, plot_1d_loss_err
 from losslandscape.pictures.page import PagePanel, html_page
 from losslandscape.pictures.panel import make_panel
@@ -76,3 +79,34 @@ def test_the_map_of_errors_can_be_drawn(tmp_path):
 def test_the_page_has_the_errors_and_its_headline_does_not_count_them():
     page = html_page([PagePanel(estimated(*PLANE))])
     assert "train_loss_se" in page and "resnet20: loss and accuracy" in page
+
+
+# ---------------------------------------------------------------- flatness
+
+
+def test_flatness_carries_the_errors_into_its_numbers():
+    small, large = (measures_with_errors(estimated("-1:1:21", "-1:1:21", error=e)) for e in (0.001, 0.01))
+    for entries in ("sharpness", "curvature"):
+        assert small[entries] != large[entries]
+    assert 0 < small["sharpness"]["sampling_error"] < large["sharpness"]["sampling_error"]
+    bends = small["curvature"]["x"]["sampling_error"], large["curvature"]["x"]["sampling_error"]
+    assert bends[1] == pytest.approx(10 * bends[0], rel=0.1)
+    assert large["basins"][1]["sampling_error"] > 0
+
+
+def test_the_error_of_curvature_is_that_of_second_differences():
+    """f'' = (f(h) - 2 f(0) + f(-h)) / h^2 or better: errors of 1 % at h = 0.1 are errors of some 1.4 and more."""
+    bend = measures_with_errors(estimated("-1:1:21", "-1:1:21", error=0.01))["curvature"]["x"]
+    assert 0.7 < bend["sampling_error"] < 6
+
+
+def test_flatness_of_an_exact_surface_has_no_such_errors():
+    surface = estimated("-1:1:21", "-1:1:21", error=0.0)
+    assert measures_with_errors(surface) == measures(surface)
+
+
+def test_the_table_of_flatness_says_plus_or_minus(tmp_path, capsys):
+    write_surface(tmp_path / "s.h5", estimated("-1:1:21", "-1:1:21"))
+    flatness.main([str(tmp_path / "s.h5")])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(" +- " in line for line in lines) >= 5
