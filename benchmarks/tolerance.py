@@ -1,24 +1,20 @@
-"""What an estimated surface costs, and how wrong it is: --tolerance beside the truth on all data.
+"""What an estimated surface costs, and how wrong it is: --tolerance beside the truth on all data, over many draws.
 
-    python benchmarks/tolerance.py --model resnet20 --model_file MODEL.t7 --dataset DATA.npz --points 25 \\
-        --json benchmarks/results/NAME.json
+    python benchmarks/tolerance.py --model resnet20 --model_file MODEL.t7 --dataset DATA.npz --points 17 \\
+        --matrix LOSSES.npz --json benchmarks/results/NAME.json
 
-One surface is computed with one tolerance after the other, each going on from the last, as a user would. The truth is
-computed on all data at random points that are not of the coarse lattice. Of each tolerance: evaluations of samples, all
-stages together, as a share of those of the full surface; seconds of the whole commands; errors at those of the random
-points that are estimated (not computed on all data, for the goal or for the audit); and the share of them within two
-standard errors, in this one draw of the samples. `redrawn_coverage` is the same over many draws, from the losses of all
-samples at the random points and around them. Beside them, at the cost of that tolerance: the first samples of a random
-order at every point, and a spline of the logarithm through the coarse lattice (whose cost is its own).
+The losses of all samples are computed at all points of a plane (and kept in --matrix: hours for a large one). Then the
+plan of the program (estimation/survey.py) is carried out on them over and over, with another draw of the samples each
+time: what it evaluates as a share of the full surface, without the check at the end; how wrong the estimated points are
+(those not computed on all data); the share of them within two standard errors, and that of the worst and the best draw.
+Beside them, at the same cost: the first samples of a random order at every point; and a spline of the logarithm through
+the coarse lattice, at its own cost.
 """
 
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -29,42 +25,32 @@ import torch
 from machine import hardware
 from scipy.interpolate import RectBivariateSpline
 
-from losslandscape import weight_space
+from losslandscape import directions, weight_space
 from losslandscape.choices import DataChoice, Hardware, NetworkChoice
 from losslandscape.estimation.coarse import coarse_points
+from losslandscape.estimation.subsets import drawing_order
 from losslandscape.estimation.survey import Goal, Population, Survey
-from losslandscape.files.layouts import read_directions, read_surface
+from losslandscape.files.grid import Grid, Surface
 from losslandscape.measuring.copies import use_memory_format
 from losslandscape.measuring.evaluator import Evaluator
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NAMES = ["train_loss", "train_acc"]
+KINDS = {"train_loss": "loss", "train_acc": "acc"}
 
 
 def main():
     args = make_parser().parse_args()
-    folder = tempfile.mkdtemp(prefix="tolerance")
-    stages = [compute(args, folder, tolerance) for tolerance in args.tolerances]
-    truth = Truth(args, folder, stages[-1]["surface"])
-
+    plane = Plane.read_or_compute(args)
     result = {
-        "hardware": hardware(), "ranks": args.ranks, "model": args.model, "points": args.points,
-        "images": truth.population.count, "truth_points": len(truth.points),
-        "losses": [float(truth.losses.min()), float(truth.losses.max())],
-        "seconds_per_full_point": truth.seconds_per_point,
-        "spline": spline(truth, stages[-1]["surface"]), "tolerances": {},
+        "hardware": hardware(), "model": args.model, "points": args.points, "images": plane.count,
+        "draws": args.draws, "losses": [float(plane.losses.min()), float(plane.losses.max())],
+        "spline_through_coarse_points": spline(plane), "tolerances": {},
     }  # fmt: skip
-    seconds = evaluations = 0
-    for stage in stages:
-        seconds += stage["seconds"]
-        evaluations = stage["surface"].provenance["estimation"]["samples"]
-        entry = {"seconds": seconds, "evaluations": evaluations}
-        entry["share_of_evaluations"] = evaluations / (args.points**2 * truth.population.count)
-        entry |= errors_of(truth, stage["surface"])
-        entry["audit"] = stage["surface"].provenance["audit"]["train"]
-        entry["plain_subset_at_this_cost"] = plain_subset(truth, evaluations // args.points**2)
-        result["tolerances"][str(stage["tolerance"])] = entry
-    result["redrawn_coverage"] = truth.redrawn_coverage(args.tolerances, args.draws)
+    for tolerance in args.tolerances:
+        for accuracy in (None, 100.0):
+            entry = many_draws(plane, Goal(tolerance, accuracy=accuracy), args.draws)
+            name = f"{tolerance:g}" if accuracy is None else f"{tolerance:g}, the loss alone"
+            result["tolerances"][name] = entry
+            print(name, json.dumps(entry), flush=True)
 
     print(json.dumps(result, indent=1))
     if args.json:
@@ -75,140 +61,117 @@ def main():
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--model_file", required=True)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--points", type=int, default=25, help="per axis")
+    parser.add_argument("--model_file", default="")
+    parser.add_argument("--dataset", default="", help="its training part")
+    parser.add_argument("--points", type=int, default=17, help="per axis")
     parser.add_argument("--tolerances", type=float, nargs="+", default=[0.05, 0.02, 0.01, 0.005])
-    parser.add_argument("--truth", type=int, default=60, help="random points that are computed on all data")
-    parser.add_argument("--draws", type=int, default=40)
-    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--matrix", default="", help="FILE.npz: losses of all samples, read where it exists")
     parser.add_argument("--json", default="")
     return parser
 
 
-def compute(args, folder, tolerance):
-    """Run the command; {tolerance, seconds, surface}."""
-    axis = f"-1:1:{args.points}"
-    command = [
-        sys.executable, os.path.join(ROOT, "plot_surface.py"), "--model", args.model, "--model_file", args.model_file,
-        "--dataset", args.dataset, f"--x={axis}", f"--y={axis}", "--xnorm", "filter", "--xignore", "biasbn",
-        "--ynorm", "filter", "--yignore", "biasbn", "--batch_size", "128", "--tolerance", str(tolerance),
-        "--dir_file", f"{folder}/directions.h5", "--surf_file", f"{folder}/surface.h5"]  # fmt: skip
-    if args.ranks > 1:
-        command = ["mpirun", "-n", str(args.ranks), *command]
-    start, before = time.perf_counter(), cpu_seconds()
-    subprocess.run(command, check=True)
+class Plane:
+    """All samples at all points: values {name: (points, N) float32}, means {name: (points,)}, labels (N,)."""
+
+    def __init__(self, points, losses, is_right, labels):
+        self.grid = Grid.parse(f"-1:1:{points}", f"-1:1:{points}")
+        self.values = {"train_loss": losses, "train_acc": 100.0 * is_right.astype(np.float32)}
+        self.means = {name: values.mean(1, dtype=float) for name, values in self.values.items()}
+        self.losses, self.count = self.means["train_loss"], losses.shape[1]
+        self.classes = np.unique(labels, return_inverse=True)[1]
+
+    @classmethod
+    def read_or_compute(cls, args):
+        if args.matrix and os.path.exists(args.matrix):
+            with np.load(args.matrix) as f:
+                return cls(args.points, f["l"], f["a"], f["y"])
+        losses, is_right, labels = compute(args)
+        if args.matrix:
+            np.savez(args.matrix, l=losses, a=is_right, y=labels)
+        return cls(args.points, losses, is_right, labels)
+
+
+def compute(args):
+    """(losses (points, N), is it right (points, N), labels (N,)) on filter-normalized directions."""
+    data = DataChoice(dataset=args.dataset).load(("train",), Hardware())["train"]
+    net = NetworkChoice(model=args.model, model_file=args.model_file).load(quiet=True)
+    axes = directions(net)
+    net = use_memory_format(net, torch.channels_last)
+    plane = weight_space.WeightPlane(net, axes, "weights")
+    evaluator = Evaluator([net], {"train": data}, batch_size=128)
+    grid = Grid.parse(f"-1:1:{args.points}", f"-1:1:{args.points}")
+    losses = np.zeros((grid.size, len(data)), np.float32)
+    is_right = np.zeros((grid.size, len(data)), np.uint8)
+    start = time.perf_counter()
+    for point in range(grid.size):
+        plane.place(*grid.point(point))
+        evaluator(["train"])
+        of_samples = evaluator.of_samples("train")
+        losses[point], is_right[point] = of_samples["train_loss"], of_samples["train_acc"] > 0
+    print(f"{grid.size} points in {time.perf_counter() - start:.0f} s", flush=True)
+    return losses, is_right, data.targets.numpy()
+
+
+def many_draws(plane, goal, draws):
+    """What happens over many draws of the samples."""
+    errors, work, shares, samples = [], [], [], []
+    within = 0
+    plain = []
+    for seed in range(draws):
+        survey, order = one_draw(plane, goal, 1000 + seed)
+        hits, count = 0, 0
+        for point in range(plane.grid.size):
+            samples.append(survey.count("train", point))
+            if survey.is_exact("train", point):
+                continue
+            estimate, truth = survey.estimates("train", point)["train_loss"], plane.losses[point]
+            errors.append(abs(estimate.mean - truth) / truth)
+            hits += abs(estimate.mean - truth) <= 2 * estimate.error
+            count += 1
+        within += hits
+        shares.append(hits / max(count, 1))
+        work.append(survey.samples_evaluated() / (plane.grid.size * plane.count))
+        drawn = order[: int(work[-1] * plane.count)]
+        means = plane.values["train_loss"][:, drawn].mean(1, dtype=float)
+        plain += (np.abs(means - plane.losses) / plane.losses).tolist()
     return {
-        "tolerance": tolerance, "seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - before,
-        "surface": read_surface(f"{folder}/surface.h5")}  # fmt: skip
+        "share_of_work": float(np.mean(work)), "samples_per_point": float(np.mean(samples)),
+        "estimated_points_per_draw": len(errors) / draws, **in_percent(errors),
+        "within_two_standard_errors": within / max(len(errors), 1),
+        "within_in_single_draws": [min(shares), max(shares)],
+        "plain_subset_at_this_cost": in_percent(plain),
+    }  # fmt: skip
 
 
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def one_draw(plane, goal, seed):
+    """(Survey whose goal is reached, order of its samples)."""
+    order = drawing_order(plane.classes, plane.count, seed)
+    population = Population("train", plane.count, order, plane.classes[order], KINDS)
+    survey = Survey(plane.grid, [population], goal, Surface(plane.grid))
+    while tasks := survey.tasks():
+        for task in tasks:
+            part = order[task.start : task.stop]
+            means = {}
+            if task.stop == plane.count:
+                part = order[: task.keep]
+                means = {name: float(plane.means[name][task.point]) for name in KINDS}
+            values = {name: plane.values[name][task.point][part] for name in KINDS}
+            survey.take_in(task, (means, values if len(part) else {}))
+    return survey, order
 
 
-class Truth:
-    """Losses of all samples at random points, and at the coarse points around them."""
-
-    def __init__(self, args, folder, surface):
-        data = DataChoice(dataset=args.dataset).load(("train",), Hardware())["train"]
-        net = NetworkChoice(model=args.model, model_file=args.model_file).load(quiet=True)
-        net = use_memory_format(net, torch.channels_last)
-        plane = weight_space.WeightPlane(net, read_directions(f"{folder}/directions.h5"), "weights")
-        evaluator = Evaluator([net], {"train": data}, batch_size=128)
-        self.grid, self.population = surface.grid, Population.of("train", data, NAMES)
-        self.data = data
-
-        coarse = set(coarse_points(self.grid.shape))
-        others = [point for point in range(self.grid.size) if point not in coarse]
-        self.points = sorted(np.random.default_rng(0).choice(others, args.truth, replace=False).tolist())
-        self.samples, self.means = {}, {}
-        start = time.perf_counter()
-        for point in [*self.points, *sorted(coarse)]:
-            plane.place(*self.grid.point(point))
-            self.means[point] = evaluator(["train"])
-            self.samples[point] = evaluator.of_samples("train")
-        self.seconds_per_point = (time.perf_counter() - start) / len(self.means)
-        self.losses = np.array([self.means[point]["train_loss"] for point in self.points])
-
-    def redrawn_coverage(self, tolerances, draws):
-        """{tolerance: what happens at the points over many draws of the samples}."""
-        return {str(tolerance): self._redrawn(tolerance, draws) for tolerance in tolerances}
-
-    def _redrawn(self, tolerance, draws):
-        errors, within, samples = [], [], []
-        for seed in range(draws):
-            survey, order = self._survey(tolerance, seed)
-            for point in self.points:
-                count = self._estimate(survey, order, point)
-                samples.append(count)
-                if count == self.population.count:
-                    continue
-                estimate = survey.estimates("train", point)["train_loss"]
-                truth = self.means[point]["train_loss"]
-                within.append(abs(estimate.mean - truth) <= 2 * estimate.error)
-                errors.append(abs(estimate.mean - truth) / truth)
-        return {"draws": draws, "estimates": len(errors), "samples": float(np.mean(samples)),
-                "within_two_standard_errors": float(np.mean(within)), **in_percent(errors)}
-
-    def _survey(self, tolerance, seed):
-        """(Survey that knows the coarse points, order of its samples) of another draw."""
-        from losslandscape.estimation.subsets import drawing_order, strata_of
-        from losslandscape.files.grid import Surface
-
-        strata = strata_of(self.data.targets, self.population.count)
-        order = drawing_order(strata, self.population.count, seed=1000 + seed)
-        kinds = self.population.names
-        population = Population("train", self.population.count, order, strata[order], kinds)
-        survey = Survey(self.grid, [population], Goal(tolerance), Surface(self.grid))
-        for task in survey.tasks():
-            values = {name: self.samples[task.point][name][order[:task.keep]] for name in NAMES}
-            survey.take_in(task, (self.means[task.point], values))
-        return survey, order
-
-    def _estimate(self, survey, order, point):
-        """Let a point have what it asks for; how many samples that was."""
-        while (task := survey.next_task("train", point)) is not None:
-            if task.stop == self.population.count:
-                return task.stop
-            values = {name: self.samples[point][name][order[task.start:task.stop]] for name in NAMES}
-            survey.take_in(task, ({}, values))
-        return survey.count("train", point)
-
-
-def errors_of(truth, surface):
-    """Errors of a surface at those of the random points that it has estimated."""
-    errors, within = [], []
-    for point, loss in zip(truth.points, truth.losses, strict=True):
-        if surface.values["samples"].flat[point] == truth.population.count:
-            continue
-        difference = abs(surface.values["train_loss"].flat[point] - loss)
-        errors.append(difference / loss)
-        within.append(difference <= 2 * surface.values["train_loss_se"].flat[point])
-    return {"estimated": len(errors), "within_two_standard_errors": float(np.mean(within)), **in_percent(errors)}
-
-
-def plain_subset(truth, count):
-    """Errors of the mean of the first samples of a random order."""
-    drawn = np.random.default_rng(1).permutation(truth.population.count)[:count]
-    errors = []
-    for point, loss in zip(truth.points, truth.losses, strict=True):
-        errors.append(abs(truth.samples[point]["train_loss"][drawn].mean(dtype=float) - loss) / loss)
-    return {"samples": int(count), **in_percent(errors)}
-
-
-def spline(truth, surface):
-    """Errors of a bicubic spline of the logarithm through the coarse lattice."""
-    points = np.array(coarse_points(surface.grid.shape))
-    rows, columns = (np.unique(numbers) for numbers in np.unravel_index(points, surface.grid.shape))
-    values = np.log(surface.values["train_loss"][np.ix_(rows, columns)])
-    curve = RectBivariateSpline(surface.grid.y[rows], surface.grid.x[columns], values)
-    errors = []
-    for point, loss in zip(truth.points, truth.losses, strict=True):
-        x, y = surface.grid.point(point)
-        errors.append(abs(np.exp(curve(y, x)[0, 0]) - loss) / loss)
-    return {"share_of_evaluations": len(points) / surface.grid.size, **in_percent(errors)}
+def spline(plane):
+    """Errors of a bicubic spline of the logarithm through the coarse lattice, at the other points."""
+    points = np.array(coarse_points(plane.grid.shape))
+    rows, columns = (np.unique(numbers) for numbers in np.unravel_index(points, plane.grid.shape))
+    values = plane.losses.reshape(plane.grid.shape)
+    curve = RectBivariateSpline(
+        plane.grid.y[rows], plane.grid.x[columns], np.log(values[np.ix_(rows, columns)]))
+    smooth = np.exp(curve(plane.grid.y, plane.grid.x)).ravel()
+    others = np.setdiff1d(np.arange(plane.grid.size), points)
+    errors = np.abs(smooth - plane.losses)[others] / plane.losses[others]
+    return {"share_of_work": len(points) / plane.grid.size, **in_percent(errors)}
 
 
 def in_percent(errors):

@@ -244,6 +244,7 @@ def surface(
     progress: bool = True,
     tolerance: float | None = None,
     budget: float | None = None,
+    acc_tolerance: float | None = None,
 ) -> Surface:
     """The values of a measure at every point of a grid.
 
@@ -260,6 +261,7 @@ def surface(
         progress: show a bar.
         tolerance: estimate the losses of `losslandscape.losses` from few samples, to a standard error of this share of
             them; `surface.values["train_loss_se"]` has the errors. See docs/tolerance.md.
+        acc_tolerance: the same for an accuracy, in percentage points; None is 50 times the tolerance.
         budget: seconds that this may take: coarse points first, then where the error is largest.
 
     Returns:
@@ -282,7 +284,7 @@ def surface(
         if copy_of_net is not None:
             measure.vet(net, copy_of_net, plane, directions, dir_type, grid)
         if tolerance is not None or budget is not None:
-            return estimated_surface(net, plane, measure, grid, Request(tolerance, budget), progress)
+            return estimated_surface(net, plane, measure, grid, Request(tolerance, budget, acc_tolerance), progress)
         for point in tqdm(points, unit="point", disable=hidden, leave=False):
             plane.place(*grid.point(point))
             for name, value in numbers_from(measure, net).items():

@@ -186,10 +186,12 @@ class EstimationChoice:
     """How exactly a surface is to be known, and for how long it may be computed; see losslandscape/estimation.
 
     tolerance: largest standard error of a loss, as a share of it; 0: all points on all data. budget: seconds.
+    acc_tolerance: largest standard error of an accuracy, in percentage points; None: 50 times the tolerance.
     """
 
     tolerance: float | None = None
     budget: float | None = None
+    acc_tolerance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from losslandscape.choices import (
     NetworkChoice,
     choose,
 )
-from losslandscape.command import duration, natural_int, positive_int, share
+from losslandscape.command import duration, natural_int, positive_float, positive_int, share
 from losslandscape.data.datasets import FORMS
 from losslandscape.files.grid import Grid
 from losslandscape.measuring.criteria import LOSSES, METRICS, OWN_LOSS_NAME
@@ -128,6 +128,9 @@ def add_estimation_flags(parser):
     group.add_argument("--tolerance", type=share, metavar="T",
                        help="estimate every loss from few samples, to a standard error of T of it, such as 0.01; "
                             "0: from all (default: from all, without error bars)")
+    group.add_argument("--acc_tolerance", type=positive_float, metavar="POINTS",
+                       help="the same for an accuracy, in percentage points; 100: only the loss decides "
+                            "(50 times the tolerance: 0.5 at 0.01)")
     group.add_argument("--budget", type=duration, metavar="TIME",
                        help="the best surface in 90s, 30m, 2h: coarse points first, then where the error is largest")
 
@@ -172,7 +175,7 @@ def make_job(world, flags, measurement, directions):
     data = world.together(choose, DataChoice, flags)
     hardware = choose(Hardware, flags)
     highest_contour = flags["vmax"] or 10.0
-    estimation = EstimationChoice(flags.get("tolerance"), flags.get("budget"))
+    estimation = EstimationChoice(flags.get("tolerance"), flags.get("budget"), flags.get("acc_tolerance"))
     job = world.together(
         Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], estimation, highest_contour)
     return job, limits

@@ -286,3 +286,15 @@ def test_few_samples_and_losses_that_diverge_take_all_the_work():
     losses, _ = losses_and_hits()
     assert share_for(0.01, GRID, 200, lambda point: losses[point]) == 1
     assert share_for(0.01, GRID, N, lambda point: np.full(100, np.inf)) == 1
+
+
+def test_an_accuracy_has_a_tolerance_of_its_own():
+    losses, hits = losses_and_hits()
+    work = {}
+    for accuracy in (0.8, None, 100):
+        survey = finish(*survey_of(losses, hits, Goal(0.05, accuracy=accuracy)))
+        work[accuracy] = survey.samples_evaluated()
+        largest = max(results["train_acc_se"] for results in table(survey))
+        assert largest <= (accuracy or 2.5)
+        assert survey.in_json(0.05)["accuracy_points"] == (accuracy or 2.5)
+    assert work[0.8] > work[None] >= work[100]

@@ -28,14 +28,18 @@ SMALLEST_ROUND = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Request:
-    """How exactly, and for how long: tolerance (None: as exactly as the budget allows), seconds or None."""
+    """How exactly, and for how long: tolerance (None: as exactly as the budget allows), seconds or None.
+
+    accuracy: see survey.Goal.
+    """
 
     tolerance: float | None = None
     budget: float | None = None
+    accuracy: float | None = None
 
     @property
     def goal(self):
-        return Goal(self.tolerance or 0.0, self.budget is not None)
+        return Goal(self.tolerance or 0.0, self.budget is not None, self.accuracy)
 
     def is_reached_by(self, provenance):
         """Is there nothing left to do in a file with this provenance?"""
@@ -43,7 +47,8 @@ class Request:
         reached = made.get("tolerance")
         if self.tolerance is None or reached is None:
             return reached == 0
-        return reached <= self.tolerance
+        accuracy_reached = made.get("accuracy_points", 0.0) <= self.goal.accuracy_points
+        return reached <= self.tolerance and (accuracy_reached or reached == 0)
 
 
 class Meter:

@@ -22,7 +22,7 @@ def request_for(choice, surf_file):
         if not os.path.exists(surf_file) or "estimation" not in read_surface(surf_file).provenance:
             return None
         return Request(tolerance=0.0)
-    return Request(choice.tolerance, choice.budget)
+    return Request(choice.tolerance, choice.budget, choice.acc_tolerance)
 
 
 def refuse_unsampled(measurement, data):

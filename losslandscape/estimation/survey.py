@@ -42,20 +42,31 @@ SAMPLES_NAMES = {"train": "samples"}  # how many samples a result is from; of ot
 class Goal:
     """How exactly a surface is to be known.
 
-    tolerance: largest standard error of a loss, as a share of it; of an accuracy it is ACCURACY_POINTS
-        times the tolerance, in percentage points: 1 % of a loss goes with 0.5 points. Other metrics
-        are estimated as well, and don't decide.
+    tolerance: largest standard error of a loss, as a share of it. Other metrics than accuracy are
+        estimated as well, and don't decide.
+    on_budget: every point is refined as long as there is time.
+    accuracy: largest standard error of an accuracy, in percentage points; None is ACCURACY_POINTS
+        times the tolerance: 1 % of a loss goes with 0.5 points.
     """
 
     tolerance: float
-    on_budget: bool = False  # then every point is refined as long as there is time
+    on_budget: bool = False
+    accuracy: float | None = None
+
+    @property
+    def accuracy_points(self):
+        if self.accuracy is None:
+            return ACCURACY_POINTS * self.tolerance
+        return self.accuracy
 
     def scale(self, kind, mean):
         """The error that counts as 1 for a result; None where it doesn't decide."""
         if kind == "loss":
             return abs(mean)
-        if kind == "acc":
+        if kind == "acc" and self.tolerance == 0:
             return ACCURACY_POINTS
+        if kind == "acc":
+            return self.accuracy_points / self.tolerance
         return None
 
 
@@ -327,7 +338,7 @@ class Survey:
         }
         if tolerance is not None and not self.tasks():
             entry["tolerance"] = tolerance
-            entry["accuracy_points"] = ACCURACY_POINTS * tolerance
+            entry["accuracy_points"] = self.goal.accuracy_points
         return entry
 
     # ------------------------------------------------------------ what is to be measured next

@@ -257,6 +257,7 @@ def _is_estimation(value):
         _is_count(value.get("samples"))
         and _is_finite_number(value.get("share_of_work"))
         and _is_finite_number(value.get("tolerance", 0))
+        and _is_finite_number(value.get("accuracy_points", 0))
     )
 
 
