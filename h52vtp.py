@@ -153,7 +153,7 @@ def flat_note(heights, log):
             f"{cure} them")
 
 
-def tell(text):
+def note_if_any(text):
     """A note to the user, where there is one."""
     if text:
         note(text)
@@ -176,12 +176,12 @@ def main(argv=None):
     heights = surface_heights(surface, name, zmax, args.log, unless_minus_one(args.interp))
     stem = export_stem(args.surf_file, name, zmax_in_name(zmax), args.log)
     files = {stem + ".vtp": vtp_bytes(surface_mesh(heights))}
-    tell(gap_note(heights))
+    note_if_any(gap_note(heights))
 
     # mesh, picture and film of the surface in a box
     if in_a_box:
         mesh = box_mesh(heights, args.zscale)
-        tell(flat_note(heights, args.log))
+        note_if_any(flat_note(heights, args.log))
     if args.export:
         files[f"{stem}.{args.export}"] = MESH_WRITERS[args.export](mesh, args.cmap)
     if args.png:

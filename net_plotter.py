@@ -22,7 +22,7 @@ from losslandscape.describe import directions_in_words, provenance_in_words
 from losslandscape.direction_norms import angle, norms_table
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
-from losslandscape.files.layouts import read_directions
+from losslandscape.files.layouts import read_directions, write_directions
 from losslandscape.measuring.measurement import LossMeasurement
 from losslandscape.messages import printable, tell
 
@@ -43,6 +43,7 @@ from losslandscape.original_api import (  # noqa: F401
 )
 from losslandscape.original_api import normalize_in_place as normalize_direction  # noqa: F401
 from losslandscape.original_api import setup_direction_of_flags as setup_direction  # noqa: F401
+from losslandscape.output_folders import make_out
 from losslandscape.weight_space import (
     DIR_TYPES,
     build_seeded,
@@ -74,7 +75,10 @@ def main(argv=None):
         args = world.together(make_parser().parse_args, argv)
         model = args.model or NetworkChoice.model
         network = choose(NetworkChoice, vars(args) | {"model": model})
-        directions = choose(DirectionChoice, vars(args))
+        dimensions = args.dimensions or 1
+        if args.dimensions is None and args.y:
+            dimensions = 2
+        directions = choose(DirectionChoice, flags.with_preset(vars(args), "xy"[:dimensions]))
 
         if args.files:
             origin = None
@@ -82,10 +86,7 @@ def main(argv=None):
                 origin = network
             lines = world.on_root(describe_files, args.files, origin)
         else:
-            dimensions = args.dimensions or 1
-            if args.dimensions is None and args.y:
-                dimensions = 2
-            lines = world.on_root(make_files, network, directions, dimensions)
+            lines = world.on_root(make_files, network, directions, dimensions, args.out)
 
         if world.rank == 0:
             tell("\n".join(lines))
@@ -94,10 +95,10 @@ def main(argv=None):
 # ---------------------------------------------------------------- making
 
 
-def make_files(network, choice, dimensions):
+def make_files(network, choice, dimensions, out=""):
     """Make the direction file, or one for each repeat; lines that say what was made.
 
-    network: a NetworkChoice, choice: a DirectionChoice. Raises InputError where they can't be made,
+    network: a NetworkChoice, choice: a DirectionChoice, out: as --out. Raises InputError where they can't be made,
     and where a file of the same name was made from something else.
     """
     if dimensions == 1 and (choice.ynorm or choice.yignore or choice.same_dir):
@@ -106,18 +107,21 @@ def make_files(network, choice, dimensions):
 
     # the steps of a run, up to its directions; the limits of the grid have no part in them
     limits = ["-1:1:2"] * dimensions
-    job = Job(LossMeasurement(), Grid.parse(*limits), network, directions=choice)
+    job = Job(LossMeasurement(), Grid.parse(*limits), network, directions=choice, out=out)
     steps = run.Run(
         ranks.World(), job, devices=[], threads=1, precision="", data={}, data_hashes={})
 
     lines = []
     for experiment in run.plan(job):
-        run.check_places(experiment.dir_file)
+        run.check_places(experiment.dir_file, out=out)
         is_new = not os.path.exists(experiment.dir_file)
 
         net = build_seeded(network.load, experiment.recipe.idx)
         origin = steps.describe_origin(experiment.recipe, net)
-        directions = steps.make_directions(experiment, net, origin)
+        directions = steps.make_directions(experiment, net, origin, write=False)
+        if is_new:
+            make_out(out)
+            write_directions(experiment.dir_file, directions)
 
         table = norms_table(directions, weights=tensors_as_arrays(net, choice.dir_type))
         lines += [table[0], table[-1], *angle_in_words(directions)]

@@ -2,6 +2,7 @@
 
     python plot_1D.py --surf_file SURFACE.h5            # ..._1d_loss_acc.pdf and the single curves
     python plot_1D.py --surf_file SURFACE.h5 --log --xmin=-0.5 --xmax=0.5 --loss_max 2
+    python plot_1D.py --surf_file SURFACE.h5 --surf_name train_acc      # this curve alone
     python plot_1D.py --surf_file SMALL.h5 LARGE.h5 --labels "batch 128" "batch 8192"
     python plot_1D.py --prefix model_300.t7_weights_xignore=biasbn_xnorm=filter --idx_max 5
 
@@ -32,6 +33,7 @@ def make_parser():
     add = parser.add_argument
     add("--surf_file", "-f", nargs="+", action="extend", default=[], metavar="FILE",
         help="1-D surface; several are drawn into one figure")
+    add("--surf_name", default="", help="the one value to draw (default: all that the file has)")
     add("--log", action="store_true", help="log loss axis")
     add("--xmin", type=float, help="left end (default: of the data; often -1)")
     add("--xmax", type=float, help="right end (default: of the data; often 1)")
@@ -52,6 +54,8 @@ def main(argv=None):
     for flag, end in (("--xmin", args.xmin), ("--xmax", args.xmax)):
         if end is not None and not np.isfinite(end):
             raise InputError(f"expected a finite {flag}, got {end}")
+    if args.surf_name and (len(surf_files) != 1 or prefix):
+        raise InputError("expected --surf_name with one --surf_file; leave it out, or give one")
     if not surf_files and not prefix:
         raise InputError(
             "expected --surf_file FILE (or --prefix for repeats), got neither; see --help")
@@ -69,7 +73,7 @@ def main(argv=None):
     common = axes | {"show": args.show, "fmt": args.format, "title": args.title}
     written = []
     if len(surf_files) == 1:
-        written += plot_1d_loss_err(surf_files[0], **common)
+        written += plot_1d_loss_err(surf_files[0], surf_name=args.surf_name, **common)
     elif surf_files:
         written += plot_1d_compare(surf_files, args.labels, output=output, **common)
     if prefix:

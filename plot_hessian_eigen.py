@@ -49,7 +49,8 @@ def main(argv=None):
         measurement = EigenvalueMeasurement(
             args.loss_name, args.metric, args.bn, args.params or "weights", args.tol, args.max_products,
             trace_samples=args.trace, top=args.topk, noise_seed=args.noise_seed)
-        directions = choose(DirectionChoice, vars(args) | {"params": moving_params(args.params)})
+        directions = choose(
+            DirectionChoice, flags.with_preset(vars(args)) | {"params": moving_params(args.params)})
         job, _ = flags.make_job(world, vars(args), measurement, directions)
 
         if args.check:

@@ -4,13 +4,13 @@
     mpirun -n 4 python plot_surface.py --mpi --cuda --model resnet56 --model_file MODEL.t7 --x=-1:1:51 --y=-1:1:51 \\
         --dir_type weights --xnorm filter --xignore biasbn --ynorm filter --yignore biasbn --plot
     srun -n 8 python plot_surface.py --mpi --cuda ...        on several machines, one rank per GPU
+    python plot_surface.py --measure mine.py:robustness ...  any numbers of the network in place of the loss
 
 Makes (or reads) the direction file, then the surface file beside it. Killed runs are resumed by the same command.
 """
 
 from losslandscape import command, flags, ranks, run
 from losslandscape.choices import DirectionChoice, choose
-from losslandscape.measuring.measurement import LossMeasurement
 from losslandscape.pictures.results import Paths, draw_losses
 
 
@@ -18,6 +18,7 @@ def make_parser():
     parser = command.Parser(description=__doc__)
     flags.add_surface_flags(parser)
     flags.add_estimation_flags(parser)
+    flags.add_measure_flags(parser)
     return parser
 
 
@@ -28,9 +29,9 @@ def main(argv=None):
         command.say_that_mpi_is_used(world, args.mpi)
 
         # everything that decides what is computed, checked before anything is written
-        measurement = choose(LossMeasurement, vars(args))
-        directions = choose(DirectionChoice, vars(args))
-        job, limits = flags.make_job(world, vars(args), measurement, directions)
+        measurement = world.together(flags.choose_measurement, vars(args))
+        directions = choose(DirectionChoice, flags.with_preset(vars(args)))
+        job, limits = flags.make_job(world, vars(args), measurement, directions, args.place)
 
         # a minute's look at whether the plot is going to be right
         if args.check:
@@ -42,7 +43,11 @@ def main(argv=None):
 
         # the pictures
         if world.rank == 0:
-            name = "test_loss" if args.eval_set == "test" else "train_loss"
+            name = "train_loss"
+            if args.measure:
+                name = ""  # the first of its results
+            elif args.eval_set == "test":
+                name = "test_loss"
             paths = Paths(limits.proj_files, args.dir_file)
             flags.draw_results(surf_files, vars(args), lambda file, look: draw_losses(file, look, name, paths))
 

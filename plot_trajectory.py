@@ -19,6 +19,7 @@ is from the plane and, with --eval, its loss beside the loss that the plane has 
 """
 
 import argparse
+from functools import partial
 
 from losslandscape.choices import DataChoice, Hardware
 from losslandscape.command import Parser, natural_int, positive_int, run
@@ -26,6 +27,7 @@ from losslandscape.data.datasets import FORMS
 from losslandscape.errors import InputError
 from losslandscape.files.names import (
     common_folder,
+    in_folder,
     pca_file_name,
     projection_file_names,
     run_labels,
@@ -34,6 +36,7 @@ from losslandscape.files.provenance import circumstances, refuse_mismatch
 from losslandscape.measuring.criteria import LOSSES, OWN_LOSS_NAME
 from losslandscape.measuring.devices import PRECISIONS
 from losslandscape.networks.loading import Architecture, load_net
+from losslandscape.output_folders import check_out, make_out
 from losslandscape.pictures.animation import animate
 from losslandscape.pictures.epochs import plot_against_epoch
 from losslandscape.pictures.mathtext import plain_text
@@ -98,6 +101,8 @@ def plane_flags(add):
     add("--ignore", default="", choices=IGNORES, help="PCA without biases and batch norm")
     add("--dir_file", default="", metavar="FILE",
         help="project on these directions instead of a PCA")
+    add("--out", default="", metavar="DIR",
+        help="folder for new files (that of the run); made where there is none")
 
 
 def evaluation_flags(add):
@@ -170,10 +175,13 @@ def main(argv=None):
     labels = run_labels(folders)
     names = names_for_legend(labels, args.labels)
     dir_file = args.dir_file or pca_file_name(
-        common_folder(folders), args.dir_type, args.ignore, args.save_epoch,
+        args.out or common_folder(folders), args.dir_type, args.ignore, args.save_epoch,
         labels if len(runs) > 1 else (), args.checkpoint_key,
     )  # fmt: skip
     proj_files = projection_file_names(dir_file, labels)
+    if args.dir_file:
+        proj_files = [in_folder(file, args.out) for file in proj_files]
+    check_out(args.out)
     check_output_places(dir_file, proj_files, chosen=bool(args.dir_file))
 
     # what --eval measures; data are read first, they take less time than the checkpoints
@@ -190,10 +198,10 @@ def main(argv=None):
         )
     path = open_path(runs, architecture, args.dir_type, args.trust_pickle, args.checkpoint_key)
     if loss:
-        net = load_net(
-            architecture, path.origin_file, args.trust_pickle, args.checkpoint_key, quiet=True
+        build = partial(
+            load_net, architecture, path.origin_file, args.trust_pickle, args.checkpoint_key, quiet=True
         )
-        loss = loss.fitted_to(net)
+        loss = loss.fitted_to(build(), build)
 
     # the plane, and the path on it; all is checked before the first file is written
     directions = find_plane(dir_file, path, args.ignore, chosen=bool(args.dir_file))
@@ -209,6 +217,7 @@ def main(argv=None):
     shadows = cast_shadows(path, directions, runs, labels, proj_files)
     measured = take_up_losses(shadows, plane)
 
+    make_out(args.out)
     write_new_plane(dir_file, directions, made_from | {"ignore": args.ignore})
     print(f"directions: {dir_file}{variance_in_words(directions, len(path.files))}")
     for shadow in shadows:

@@ -8,6 +8,8 @@
     losslandscape.plot(surface, path="surface.png")             # a matplotlib figure
     losslandscape.save(surface, "surface.h5")                   # for plot_2D.py, h52vtp.py, h52html.py, ...
 
+    losslandscape.Recorder(net, "run/").step()                  # checkpoints of a training, for plot_trajectory.py
+
 The command line is `losslandscape` (or the scripts of a clone); losslandscape/__main__.py lists its subcommands.
 Names are loaded when they are used (PEP 562): importing this package costs neither torch nor matplotlib nor MPI.
 """
@@ -28,18 +30,25 @@ _HOMES = {
     "Grid": "losslandscape.files.grid",
     "Surface": "losslandscape.files.grid",
     "InputError": "losslandscape.errors",
+    "Recorder": "losslandscape.training.recorder",
+}
+# of these each needs a library that is no requirement
+_CALLBACKS = {
+    "LightningRecorder": "losslandscape.training.lightning_recorder",
+    "TransformersRecorder": "losslandscape.training.transformers_recorder",
 }
 
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name):
-    if name not in _HOMES:
+    homes = _HOMES | _CALLBACKS
+    if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(homes[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__():
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, *_CALLBACKS])

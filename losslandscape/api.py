@@ -25,6 +25,9 @@ from losslandscape.measuring import vetting
 from losslandscape.measuring.copies import independent_copy
 from losslandscape.measuring.evaluator import Evaluator
 from losslandscape.measuring.fitting import Fit, fit_to_data
+from losslandscape.measuring.guard import GuardedPlane
+from losslandscape.measuring.noise import undisturbed
+from losslandscape.measuring.own_function import UserFunction, context_on, numbers_of
 from losslandscape.messages import say
 from losslandscape.networks.own import check_tensors
 from losslandscape.ranks import World
@@ -46,7 +49,7 @@ from losslandscape.weight_space import (
 
 __all__ = ["directions", "losses", "surface"]
 
-Measure = Callable[[nn.Module], dict[str, float]]
+Measure = Callable[..., dict[str, float]]  # of (net) or (net, context)
 
 
 def directions(
@@ -254,7 +257,9 @@ def surface(
     Args:
         net: the network at the origin, on any device.
         directions: as `losslandscape.directions` makes them.
-        measure: function(net) -> {name: number}.
+        measure: function(net) or (net, context) -> {name: number}, or a class of such; see
+            losslandscape/measuring/own_function.py. It is called as in plain torch, with gradients, and may change the
+            network, which is put back. All random streams begin with the same seed at every call.
         x: 'min:max:count', or increasing coordinates, (nx,).
         y: the same, (ny,); without it the surface is 1-D and takes the x direction only.
         dir_type: as for `directions`.
@@ -278,19 +283,24 @@ def surface(
     hidden = None if progress else True  # None: hidden where there is no terminal
     values: dict[str, np.ndarray] = {}
     copy_of_net = copy_before_passes(net) if isinstance(measure, LossMeasure) else None
-    with as_it_was(net, dir_type), torch.no_grad():
+    devices = {parameter.device for parameter in net.parameters()}
+    with as_it_was(net, dir_type), undisturbed(devices), torch.no_grad():
         net.eval()
         plane = WeightPlane(net, directions, dir_type)
         if copy_of_net is not None:
             measure.vet(net, copy_of_net, plane, directions, dir_type, grid)
         if tolerance is not None or budget is not None:
             return estimated_surface(net, plane, measure, grid, Request(tolerance, budget, acc_tolerance), progress)
+        call = caller_of(measure, net, plane)
         for point in tqdm(points, unit="point", disable=hidden, leave=False):
-            plane.place(*grid.point(point))
-            for name, value in numbers_from(measure, net).items():
-                if name not in values:
-                    values[name] = np.full(grid.shape, np.nan)
-                values[name].flat[point] = float(value)
+            numbers = call(*grid.point(point))
+            if not values:
+                values = {name: np.full(grid.shape, np.nan) for name in numbers}
+            if numbers.keys() != values.keys():
+                raise InputError(f"expected {', '.join(values)} from the measure at every point, got "
+                                 f"{', '.join(numbers)}; return NaN where there is no value")
+            for name, value in numbers.items():
+                values[name].flat[point] = value
 
     computed = {name: np.ones(grid.shape, bool) for name in values}
     return Surface(grid, values, computed, provenance={"model": type(net).__name__})
@@ -309,13 +319,28 @@ def estimated_surface(net, plane, measure, grid, request, progress):
     return store.surface
 
 
-def numbers_from(measure: Measure, net: nn.Module) -> dict[str, float]:
-    """What the measure gives; raises InputError unless that is a dict with something in it."""
-    result = measure(net)
-    if not isinstance(result, dict) or not result:
-        raise InputError(f"expected a dict of numbers from measure(net), got {type(result).__name__}; "
-                         'return {"train_loss": loss}')
-    return result
+def caller_of(measure: Measure, net: nn.Module, plane: WeightPlane) -> Callable[[float, float], dict[str, float]]:
+    """function(x, y) -> {name: number} of the network there. Raises InputError where the measure gives no numbers."""
+    if isinstance(measure, LossMeasure):
+
+        def losses_at(x, y):
+            plane.place(x, y)
+            return measure(net)
+
+        return losses_at
+
+    # any other function may do what it likes to the network
+    context = context_on(next(net.parameters()).device)
+    guarded = GuardedPlane(net, plane, context)
+    name = getattr(measure, "__name__", type(measure).__name__)
+    function = UserFunction("the measure", name, measure)
+    ready = guarded.call(lambda net, context: function.ready(net, context))
+
+    def measured_at(x, y):
+        guarded.place(x, y)
+        return numbers_of(guarded.call(ready, plainly=True), ready)
+
+    return measured_at
 
 
 def coordinates(axis: str, value: str | Sequence[float]) -> np.ndarray:

@@ -77,8 +77,13 @@ def all_checks(subject):
 
 def print_report(subject):
     """Print the report; returns the number of things to look at."""
+    return print_findings(all_checks(subject))
+
+
+def print_findings(findings):
+    """Print (verdict, words) one by one, and a summary; returns the number of things to look at."""
     worries = 0
-    for verdict, words in all_checks(subject):
+    for verdict, words in findings:
         print(f"{verdict:5} {words}", flush=True)
         worries += verdict == "look"
 
@@ -431,12 +436,18 @@ def cost_of_tolerance(subject, part):
 
 def estimate_cost(subject, seconds_per_sample):
     """(verdict, words) about how long the full run takes."""
-    seconds = seconds_per_sample * number_of_samples(subject.data) * subject.points / subject.ranks
+    seconds = seconds_per_sample * number_of_samples(subject.data) * subject.points
+    return cost_in_words(seconds, subject.points, subject.ranks)
+
+
+def cost_in_words(seconds, points, size):
+    """(verdict, words) about a run of so many seconds of work, shared by `size` ranks."""
+    seconds /= size
     if seconds < 120:
         duration = f"{seconds:.0f} s"
     elif seconds < 7200:
         duration = f"{seconds / 60:.0f} min"
     else:
         duration = f"{seconds / 3600:.1f} h"
-    ranks = "1 rank" if subject.ranks == 1 else f"{subject.ranks} ranks"
-    return "note", f"the full run: {subject.points} points, about {duration} on {ranks} like this one"
+    ranks = "1 rank" if size == 1 else f"{size} ranks"
+    return "note", f"the full run: {points} points, about {duration} on {ranks} like this one"

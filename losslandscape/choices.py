@@ -15,10 +15,12 @@ from losslandscape import user_code
 from losslandscape.data import datasets
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
+from losslandscape.measuring.own_function import UserFunction
 from losslandscape.networks.loading import Architecture, load_net
 from losslandscape.weight_space import Axis, Recipe, tensors_of
 
 DEFAULT_X = "-1:1:51"
+DEFAULT_DATASET = "cifar10"
 BATCH_SIZE_BEFORE_CALIBRATION = 128
 
 
@@ -47,7 +49,7 @@ class Hardware:
 class DataChoice:
     """Which examples are evaluated. Raises InputError where the parts are not numbered 0 .. data_split - 1."""
 
-    dataset: str = "cifar10"
+    dataset: str = DEFAULT_DATASET  # '': none, for a measure without data
     datapath: str = "cifar10/data"
     raw_data: bool = False
     data_split: int = 1
@@ -65,14 +67,21 @@ class DataChoice:
     @property
     def splits(self):
         """The parts of the data set that are evaluated: of 'train' and 'test'."""
+        if not self.is_there:
+            return ()
         if self.eval_set == "both":
             return ("train", "test")
         return (self.eval_set,)
 
     @property
+    def is_there(self):
+        """Are there any data?"""
+        return bool(self.dataset or self.trainloader or self.testloader)
+
+    @property
     def downloads(self):
         """May the files have to be downloaded first?"""
-        return not (self.trainloader or self.testloader)
+        return bool(self.dataset) and not (self.trainloader or self.testloader)
 
     def name_parts(self):
         """(name, value) parts of a surface's file name: what is not at its default."""
@@ -80,7 +89,7 @@ class DataChoice:
         if self.data_split > 1:
             part = f"{self.data_split}_splitidx={self.split_idx}"
         dataset = ""
-        if self.dataset != "cifar10":
+        if self.dataset not in ("", DEFAULT_DATASET):
             dataset = datasets.dataset_label(self.dataset)
         return [
             ("rawdata", self.raw_data),
@@ -92,6 +101,8 @@ class DataChoice:
 
     def load(self, splits, hardware, trust_pickle=False, quiet=False, memory=float("inf")):
         """{split: Split or Batches}; `memory`: bytes that may be filled with them."""
+        if not self.is_there:
+            return {}
         data = datasets.load_dataset(
             self.dataset, self.datapath, raw_data=self.raw_data, data_split=self.data_split,
             split_idx=self.split_idx, splits=splits, trainloader=self.trainloader,
@@ -198,7 +209,7 @@ class EstimationChoice:
 class Job:
     """One run: what is measured, of which network, where along which directions, into which file.
 
-    measurement: a losslandscape.run.LossMeasurement or EigenvalueMeasurement. surf_file: '' for the name that follows
+    measurement: a LossMeasurement, EigenvalueMeasurement or OwnMeasurement. surf_file: '' for the name that follows
     from the choices. Raises InputError for choices that don't go together.
     """
 
@@ -210,10 +221,18 @@ class Job:
     hardware: Hardware = field(default_factory=Hardware)
     surf_file: str = ""
     estimation: EstimationChoice = field(default_factory=EstimationChoice)
+    out: str = ""  # a folder for files without a name of their own; '' for that of the model file
+    place: str = ""  # FILE.py:function that acts on the network after it was placed
     highest_contour: float = 10.0  # of the picture that is to be drawn; --check says how much lies above it
 
     def __post_init__(self):
         if self.directions.repeats > 1 and (self.directions.dir_file or self.surf_file):
             raise InputError(
                 "expected --repeats without --dir_file and --surf_file: every repeat has its own files; leave them out")
+        if self.place and self.hardware.ngpu > 1:
+            raise InputError(
+                f"expected --ngpu 1 with --place, got {self.hardware.ngpu}: the function gets one network on one "
+                "device; start more ranks instead")
+        if self.place:
+            UserFunction.load("--place", self.place)
         self.measurement.check_choices(self)

@@ -125,7 +125,9 @@ SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def duration(text):
-    """argparse type: '90s', '10m', '2h' or '1d'; in seconds."""
+    """argparse type: '90s', '10m', '2h', '1d' or 'inf'; in seconds."""
+    if text.strip() == "inf":
+        return math.inf
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", text)
     if parts is None or float(parts[1]) == 0:
         raise argparse.ArgumentTypeError(f"expected a duration such as 90s, 10m or 2h, got {text!r}")

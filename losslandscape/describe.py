@@ -38,6 +38,15 @@ PROVENANCE_WORDS = {
     "bn": "batch-norm statistics",
     "model_code": "code of the network",
     "loss_code": "code of the loss",
+    "metric_code": "code of the metric",
+    "measure": "measure",
+    "measure_code": "code of the measure",
+    "measure_names": "its results",
+    "measure_seed": "seed of its random numbers",
+    "measure_data": "its data",
+    "measure_batch_size": "in batches of",
+    "place": "done at every point",
+    "place_code": "code of that",
     "precision": "precision",
     "batch_size": "batch size",
     "command": "command",
@@ -154,6 +163,8 @@ def entry_in_words(entry):
     """A JSON value as text; a SHA-256 by its first digits."""
     if isinstance(entry, dict):
         return ", ".join(f"{key} {entry_in_words(value)}" for key, value in entry.items())
+    if isinstance(entry, list):
+        return ", ".join(map(entry_in_words, entry))
     text = str(entry)
     if re.fullmatch("[0-9a-f]{64}", text):
         return f"sha256 {text[:16]}..."

@@ -8,6 +8,7 @@ import math
 
 from losslandscape import repeats
 from losslandscape.choices import (
+    DEFAULT_DATASET,
     DEFAULT_X,
     DataChoice,
     EstimationChoice,
@@ -18,9 +19,12 @@ from losslandscape.choices import (
 )
 from losslandscape.command import duration, natural_int, positive_float, positive_int, share
 from losslandscape.data.datasets import FORMS
+from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
 from losslandscape.measuring.criteria import LOSSES, METRICS, OWN_LOSS_NAME
 from losslandscape.measuring.devices import PRECISIONS
+from losslandscape.measuring.measurement import LossMeasurement
+from losslandscape.measuring.own_measurement import OwnMeasurement
 from losslandscape.messages import tell
 from losslandscape.path_limits import choose_limits
 from losslandscape.pictures.results import Look, draw_repeats
@@ -46,7 +50,8 @@ def add_hardware_flags(parser):
 def add_data_flags(parser):
     """The flags of choices.DataChoice."""
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", default="cifar10", help=f"{FORMS} (cifar10)")
+    group.add_argument("--dataset", default="",
+                       help=f"{FORMS} ({DEFAULT_DATASET}; none with --measure)")
     group.add_argument("--datapath", default="cifar10/data", metavar="DIR",
                        help="folder of the data (cifar10/data)")
     group.add_argument("--raw_data", action="store_true", help="no normalization of the images")
@@ -91,15 +96,28 @@ def add_loss_flags(parser):
                             "(frozen)")
 
 
+def add_measure_flags(parser):
+    """What is evaluated in place of a loss, and what is done to the network before."""
+    group = parser.add_argument_group("a function of your own")
+    group.add_argument("--measure", default="", metavar="FILE.py:F",
+                       help="F(net) or F(net, context) -> {name: number}, in place of a loss")
+    group.add_argument("--place", default="", metavar="FILE.py:F",
+                       help="F(net) or F(net, context) acts on the network after it was placed: quantizes, clips")
+
+
 def add_direction_flags(parser):
     """The flags of choices.DirectionChoice."""
     group = parser.add_argument_group("directions")
     group.add_argument("--dir_file", default="", metavar="FILE", help="an existing direction file to use")
+    group.add_argument("--out", default="", metavar="DIR",
+                       help="folder for new files (that of the model file); made where there is none")
     group.add_argument("--dir_type", default="weights", choices=DIR_TYPES,
                        help="what moves; states: with batch-norm running statistics")
+    group.add_argument("--preset", default="", choices=list(PRESETS),
+                       help="paper: --xnorm filter --xignore biasbn, and the same for y, where they are not given")
     for axis in "xy":
-        group.add_argument(f"--{axis}norm", default="", choices=list(NORMS), help=f"{axis} normalization")
-        group.add_argument(f"--{axis}ignore", default="", choices=IGNORES, help="zero biases and batch norm")
+        group.add_argument(f"--{axis}norm", choices=list(NORMS), help=f"{axis} normalization")
+        group.add_argument(f"--{axis}ignore", choices=IGNORES, help="zero biases and batch norm")
     group.add_argument("--same_dir", action="store_true", help="y direction = x direction")
     group.add_argument("--params", default="", metavar="REGEX",
                        help="move only parameters whose name matches REGEX (plot_hessian_eigen.py: differentiate only "
@@ -162,9 +180,47 @@ def add_surface_flags(parser):
 
 # ---------------------------------------------------------------- what the flags ask for
 
+# --preset -> flags of each axis, without its letter
+PRESETS = {
+    "paper": {"norm": "filter", "ignore": "biasbn"},  # Li et al. 2018, section 4
+}
 
-def make_job(world, flags, measurement, directions):
-    """(Job, Limits) of the flags, the same on every rank. Raises InputError where they don't go together."""
+
+def with_preset(flags, axes="xy"):
+    """The flags with those of --preset in place of the ones that are not given; axes: which the plot has."""
+    preset = PRESETS.get(flags["preset"], {})
+    completed = dict(flags)
+    for axis in "xy":
+        for name in ("norm", "ignore"):
+            flag = f"{axis}{name}"
+            if completed[flag] is None:
+                completed[flag] = preset.get(name, "") if axis in axes else ""
+    return completed
+
+
+def choose_measurement(flags):
+    """The measurement that the flags of plot_surface.py ask for. Raises InputError where they contradict each other."""
+    if not flags["measure"]:
+        return choose(LossMeasurement, flags)
+
+    for name, default in (("loss_name", LossMeasurement.loss_name), ("metric", ""), ("bn", "frozen")):
+        if flags[name] != default:
+            raise InputError(
+                f"expected no --{name} with --measure, whose function computes all itself, got {flags[name]}; "
+                "leave one out")
+    return choose(OwnMeasurement, flags)
+
+
+def choose_data(flags, measurement):
+    """The DataChoice of the flags: where no data set is named, the default one, and for a measure none."""
+    dataset = flags["dataset"]
+    if not dataset and not measurement.is_own:
+        dataset = DEFAULT_DATASET
+    return choose(DataChoice, flags | {"dataset": dataset})
+
+
+def make_job(world, flags, measurement, directions, place=""):
+    """(Job, PathLimits) of the flags, the same on every rank. Raises InputError where they don't go together."""
     network = choose(NetworkChoice, flags)
 
     # the grid: as given, or around the path of an optimizer
@@ -172,12 +228,13 @@ def make_job(world, flags, measurement, directions):
         choose_limits, flags["x"], flags["y"], flags["dir_file"], flags["proj_file"], network.path(network.model_file))
     grid = world.together(Grid.parse, DEFAULT_X if limits.x is None else limits.x, limits.y)
 
-    data = world.together(choose, DataChoice, flags)
+    data = world.together(choose_data, flags, measurement)
     hardware = choose(Hardware, flags)
     highest_contour = flags["vmax"] or 10.0
     estimation = EstimationChoice(flags.get("tolerance"), flags.get("budget"), flags.get("acc_tolerance"))
     job = world.together(
-        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], estimation, highest_contour)
+        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], estimation, flags["out"],
+        place, highest_contour)
     return job, limits
 
 

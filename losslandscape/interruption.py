@@ -1,7 +1,7 @@
 """Signals that ask a job to end: a preempted one gets a signal some time before it is killed.
 
     with raised():       a signal raises Interrupted, wherever the program is
-    with postponed():    a signal is noted; check() raises Interrupted, or else the end of the block
+    with postponed():    a signal is noted; raise_noted() raises Interrupted, or else the end of the block
     ignore()             from now on nothing happens: this process is ending
 
 Only the first signal counts: who is ending already is not disturbed by a second one. A signal that
@@ -43,7 +43,7 @@ class _State:
     depth = 0  # of blocks within each other
 
 
-def check():
+def raise_noted():
     """Raise Interrupted if a signal has been noted."""
     if _State.noted and not _State.is_ending:
         _raise(_State.noted)
@@ -81,14 +81,14 @@ def raised():
 
 @contextlib.contextmanager
 def postponed():
-    """Within the block a signal is only noted; it is raised by check(), or at the end of the block."""
+    """Within the block a signal is only noted; it is raised by raise_noted(), or at the end of the block."""
     with _handled(_note):
         try:
             yield
         except Exception:
-            check()  # it may have failed because of the signal
+            raise_noted()  # it may have failed because of the signal
             raise
-        check()
+        raise_noted()
 
 
 @contextlib.contextmanager

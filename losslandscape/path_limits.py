@@ -1,6 +1,6 @@
 """The grid of a plane that holds an optimizer's path: limits around the path, checked to be of this plane.
 
-    choose_limits(x="", y="", ...)  ->  Limits("-10:2:49", "-1:3:33", ["..._proj_cos.h5"])
+    choose_limits(x="", y="", ...)  ->  PathLimits("-10:2:49", "-1:3:33", ["..._proj_cos.h5"])
 """
 
 import os
@@ -20,7 +20,7 @@ MARGIN = 0.1  # of the path's extent, on each side
 
 
 @dataclass(frozen=True)
-class Limits:
+class PathLimits:
     """'min:max:count' of both axes (None where none is given), and the projection files of the paths."""
 
     x: str | None
@@ -48,13 +48,13 @@ def choose_limits(x, y, dir_file="", proj_file="", model_file=""):
 
     check_paths(proj_files, directions, model_file)
     if limits_given or not proj_files:
-        return Limits(x, y, proj_files)
+        return PathLimits(x, y, proj_files)
 
     tables = [read_path_table(file) for file in proj_files]
     xmin, xmax, ymin, ymax = widened(path_box(tables), MARGIN)
     x, y = limits_around(xmin, xmax), limits_around(ymin, ymax)
     say(f"grid around the path in {', '.join(proj_files)}: --x={x} --y={y}")
-    return Limits(x, y, proj_files)
+    return PathLimits(x, y, proj_files)
 
 
 def check_paths(proj_files, directions, model_file):

@@ -192,7 +192,7 @@ class World:
 
         Rank 0 says whom it waits for, and goes on without one that is silent for `patience`.
         """
-        interruption.check()
+        interruption.raise_noted()
         if self.size == 1:
             return
 
@@ -229,7 +229,7 @@ class World:
     def _wait_a_little(self):
         time.sleep(PAUSE)
         self._take_in()
-        interruption.check()
+        interruption.raise_noted()
 
     def _regroup(self):
         """Make the communicators of all who are not lost; only these need to call it."""

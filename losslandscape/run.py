@@ -7,32 +7,39 @@ A job (choices.Job) is a value: a command line makes one, and so can a notebook,
 steps matters: data first, because from the seed on every random number belongs to the network or to the directions.
 """
 
-import contextlib
 import os
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
-from losslandscape import checks, interruption, scheduler, weight_space
+from losslandscape import checks, interruption, measure_checks, scheduler, user_code, weight_space
 from losslandscape.choices import Job
 from losslandscape.data import datasets
 from losslandscape.errors import InputError
 from losslandscape.estimation import surface as estimated
 from losslandscape.files.layouts import write_directions
 from losslandscape.files.lock import TakenOver
-from losslandscape.files.names import surface_file_name
+from losslandscape.files.names import (
+    fits_file_system,
+    in_folder,
+    surface_file_name,
+    whole_surface_name,
+)
 from losslandscape.files.provenance import circumstances
 from losslandscape.files.store import SurfaceStore, read_fitting
 from losslandscape.measuring import vetting
 from losslandscape.measuring.copies import independent_copy, use_memory_format
 from losslandscape.measuring.devices import precision_name, slow_precision
+from losslandscape.measuring.guard import GuardedPlane, after_place_function
 from losslandscape.measuring.noise import undisturbed
+from losslandscape.measuring.own_function import Context, UserFunction, context_on
+from losslandscape.measuring.own_measurement import refuse_kept
 from losslandscape.messages import Progress, say, tell
 from losslandscape.networks.checkpoints import checkpoint_hash, read_checkpoint
 from losslandscape.networks.loading import weights_hash
+from losslandscape.output_folders import check_out, make_out, missing_folders, nearest_folder, remove_new
 from losslandscape.ranks import World
-from losslandscape.user_code import source_hash
 
 
 def compute(world, job):
@@ -43,7 +50,7 @@ def compute(world, job):
     """
     experiments = world.together(plan, job)
     for experiment in experiments:
-        world.on_root(check_places, experiment.dir_file, experiment.surf_file)
+        world.on_root(check_places, experiment.dir_file, experiment.surf_file, out=job.out)
 
     run = make_ready(world, job)
     return [run.compute(experiment) for experiment in experiments]
@@ -72,7 +79,7 @@ def plan(job):
     experiments = []
     for idx in job.directions.experiments:
         recipe = job.directions.recipe(job.network, idx, two_axes=job.grid.y is not None)
-        dir_file = job.directions.dir_file or recipe.file_name()
+        dir_file = job.directions.dir_file or in_folder(recipe.file_name(), job.out)
         surf_file = surf_file_of(job, job.measurement, dir_file)
         experiments.append(Experiment(recipe, dir_file, surf_file))
     return experiments
@@ -80,15 +87,38 @@ def plan(job):
 
 def surf_file_of(job, measurement, dir_file):
     """The surface file of a job; a measurement that has been fitted may have a part of its own in the name."""
-    name_parts = [*job.data.name_parts(), *measurement.file_name_parts(job.hardware.precision)]
-    return job.surf_file or surface_file_name(dir_file, str(job.grid), name_parts)
+    name = surface_file_name(dir_file, str(job.grid), surface_name_parts(job, measurement))
+    return job.surf_file or in_folder(name, job.out)
 
 
-def check_places(*paths):
-    """Raises InputError where a file that does not exist yet could not be written."""
+def surface_name_parts(job, measurement):
+    place = ""
+    if job.place:
+        place = user_code.label(job.place)
+    return [
+        *job.data.name_parts(), *measurement.file_name_parts(job.hardware.precision), ("place", place)]
+
+
+def whole_name_of(job, measurement, experiment):
+    """The surface file's name in full, where it had to be shortened; '' where not."""
+    whole_direction = os.path.basename(job.directions.dir_file or experiment.recipe.whole_file_name())
+    name = whole_surface_name(whole_direction, str(job.grid), surface_name_parts(job, measurement))
+    if job.surf_file or name == os.path.basename(experiment.surf_file):
+        return ""
+    return name
+
+
+def check_places(*paths, out=""):
+    """Raises InputError where a file that does not exist yet could not be written.
+
+    out: a folder that is made when the first file is written.
+    """
+    check_out(out)
     for path in paths:
         folder = os.path.dirname(path) or "."
         base = os.path.basename(path)
+        if path == in_folder(path, out) and out:
+            folder = nearest_folder(folder)
         if not os.path.isdir(folder):
             raise InputError(f"expected a folder {folder} for {base}, found none; check --model_file, or create it")
 
@@ -124,9 +154,14 @@ def make_ready(world, job):
         job.data.load, splits, job.hardware, job.network.trust_pickle, quiet=world.rank > 0,
         memory=world.share_memory())
 
+    context = None
+    if job.measurement.is_own or job.place:
+        context = context_on(
+            devices[0], data, world.rank, job.measurement.noise_seed, job.hardware.batch_size)
+
     hashes = {f"{name}_data": datasets.split_hash(split) for name, split in data.items()}
     world.together(refuse_other_data, job.data.dataset, hashes, world.bcast(hashes))
-    return Run(world, job, devices, threads, precision, data, hashes)
+    return Run(world, job, devices, threads, precision, data, hashes, context)
 
 
 def refuse_other_data(dataset, hashes, hashes_of_root):
@@ -156,28 +191,39 @@ class Run:
     precision: str  # its name, as it is recorded
     data: dict  # {split: Split or Batches}
     data_hashes: dict  # {SPLIT_data: sha256}
+    context: Context | None = None  # of the functions of --measure and --place
 
     def compute(self, experiment):
         """Compute what is missing of a surface; returns the path of its file."""
         world = self.world
         net, measurement, origin = self.load(experiment.recipe)
         experiment = replace(experiment, surf_file=surf_file_of(self.job, measurement, experiment.dir_file))
-        world.on_root(check_places, experiment.surf_file)
+        world.on_root(check_places, experiment.surf_file, out=self.job.out)
         files = (experiment.dir_file, experiment.surf_file)
         new_files = [path for path in files if not os.path.exists(path)]
+        new_folders = missing_folders(self.job.out)
         axes = world.on_root(self.make_directions, experiment, net, origin, write=False)
         if world.rank == 0 and axes.y is not None:
             tell(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
 
+        # what a measure gives is known once it was called
+        planes = evaluator = None
+        if measurement.is_own:
+            measurement, planes, evaluator = self.tried(experiment, net, measurement, axes)
+
         # the surface file, new or taken up again: only rank 0 has it
-        names = {split: measurement.names(split) for split in self.job.data.splits}
-        all_names = [name for split in names for name in names[split]]
+        names = {group: measurement.names(group) for group in measurement.groups(self.job.data.splits)}
+        all_names = [name for group in names for name in names[group]]
         request = world.on_root(estimated.request_for, self.job.estimation, experiment.surf_file)
         if request is not None:
             world.together(estimated.refuse_unsampled, measurement, self.data)
             all_names = estimated.surface_names(self.data, names)
         provenance = self.provenance(measurement, axes, origin)
-        world.on_root(write_new_directions, experiment, axes, self.job.grid, provenance)
+        whole_name = whole_name_of(self.job, measurement, experiment)
+        if whole_name:
+            provenance["whole_name"] = whole_name
+        world.on_root(
+            write_new_directions, experiment, axes, self.job.grid, provenance, all_names, self.job.out)
         store = None
 
         def open_store():
@@ -195,14 +241,15 @@ class Run:
                 planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
                 self.estimate(store, names, measurement, planes, evaluator, request)
             elif any(missing.values()) or notes:
-                planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
+                if evaluator is None:
+                    planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
                 self.fill(store, missing, notes, measurement, planes, evaluator)
             elif world.rank == 0:
                 say(f"all {self.job.grid.size} points are in {experiment.surf_file} already")
         except (Exception, interruption.Interrupted) as error:
             world.announce_end()
             if store is not None:
-                end_early(store, error, new_files)
+                end_early(store, error, new_files, new_folders)
             raise
         finally:
             if store is not None:
@@ -218,13 +265,19 @@ class Run:
     def check(self, experiment):
         """Print whether the plot that the choices ask for will be right."""
         net, measurement, origin = self.load(experiment.recipe)
-        if self.world.rank == 0:
+        if self.world.rank == 0 and measurement.is_own:
             axes = self.make_directions(experiment, net, origin, write=False)
-            networks = copies_on(self.devices[:1], net)
+            [plane], evaluator = self.set_up(copies_on(self.devices, net, plain=True), measurement, axes)
+            measure_checks.print_measure_report(measure_checks.MeasuredSubject(
+                net, plane, evaluator, self.job, experiment.recipe, self.world.size))
+        elif self.world.rank == 0:
+            axes = self.make_directions(experiment, net, origin, write=False)
+            plain = self.job.place != ""
+            networks = copies_on(self.devices[:1], net, plain)
             subject = checks.Subject(
                 net=net,
-                plane=weight_space.WeightPlane(networks[0], axes, self.job.directions.dir_type),
-                build=lambda data: self.loss_evaluator(networks, data, measurement),
+                plane=self.planes_of(networks, axes)[0],
+                build=lambda data: self.loss_evaluator(networks, data, measurement, plain=plain),
                 data=self.data,
                 grid=self.job.grid,
                 info=self.recorded_results(experiment.recipe),
@@ -268,11 +321,13 @@ class Run:
             origin["checkpoint2"] = checkpoint_hash(recipe.x.model_file)
         if recipe.y and recipe.y.model_file:
             origin["checkpoint3"] = checkpoint_hash(recipe.y.model_file)
+        whole_name = os.path.basename(recipe.whole_file_name())
+        if not fits_file_system(whole_name) and not self.job.directions.dir_file:
+            origin["whole_name"] = whole_name
 
         # the user's code, and what moves
         optional = {
-            "model_code": source_hash(network.model),
-            "loss_code": source_hash(self.job.measurement.loss_name),
+            **user_code.code_hashes("model", network.model),
             "params": recipe.params,
             "freeze": recipe.freeze,
             "checkpoint_key": network.checkpoint_key,
@@ -301,11 +356,51 @@ class Run:
             **origin,
             "directions": weight_space.directions_hash(axes),
             "dir_type": self.job.directions.dir_type,
-            "dataset": self.job.data.dataset,
+            "dataset": self.job.data.dataset or "none",
+            **self.place_provenance(),
             "precision": self.precision,
             **measurement.provenance(),
             **self.data_hashes,
         }
+
+    def place_provenance(self):
+        """What --place does, in the provenance."""
+        if not self.job.place:
+            return {}
+        return {"place": self.job.place} | user_code.code_hashes("place", self.job.place)
+
+    def tried(self, experiment, net, measurement, axes):
+        """(measure that knows its names, planes, evaluator), after a trial at the centre on every rank.
+
+        The latter two are None where the surface file has all points. Raises InputError where the measure can't be
+        used, or gives other numbers on this rank than on rank 0.
+        """
+        world = self.world
+        names = world.on_root(measurement.names_in_finished, experiment.surf_file, self.job.grid)
+        if names:
+            return measurement.with_names(names), None, None
+
+        with undisturbed(self.devices):
+            networks = copies_on(self.devices, net, plain=True)
+            planes, evaluator = world.together(self.set_up, networks, measurement, axes)
+            numbers = world.together(evaluator.trial)
+            world.on_root(self.compare_with_new_network, experiment.recipe, axes, planes[0], evaluator)
+        world.together(evaluator.compare_with_root, numbers, world.bcast(numbers))
+        return measurement.with_names(numbers), planes, evaluator
+
+    def compare_with_new_network(self, recipe, axes, plane, evaluator):
+        """Raises InputError where a measure gives something else, far from the centre, for a newly built network.
+
+        What the moved network keeps from its passes at the centre (a cache, weights that it derived once) would be in
+        all points.
+        """
+        corner = vetting.places_of(self.job.grid)[-1]
+        [new_plane] = self.planes_of(copies_on(self.devices, self.load_again(recipe), plain=True), axes)
+        results = []
+        for either in (new_plane, plane):
+            either.place(corner.x, corner.y)
+            results.append(evaluator.measure_on(either))
+        refuse_kept(corner, *results)
 
     def vetted(self, recipe, net, measurement, axes):
         """(planes, evaluator), a network on each device, ready to be moved and measured.
@@ -313,8 +408,9 @@ class Run:
         Raises InputError where the losses would not be the network's own; see vetting.py.
         """
         world = self.world
-        networks = copies_on(self.devices, net)
-        planes, evaluator = world.together(self.set_up, networks, measurement, axes)
+        plain = self.job.place != ""  # a folded network does not see what is done to it
+        networks = copies_on(self.devices, net, plain)
+        planes, evaluator = world.together(self.set_up, networks, measurement, axes, plain)
         vet = vetting.needs_plain_passes
         if world.on_root(lambda: vet(self.vetting_of(recipe, networks, planes, measurement, axes))):
             make_plain(networks, planes)
@@ -332,10 +428,14 @@ class Run:
             if plain:
                 make_plain(networks, planes)
                 planes[:] = self.planes_of(networks, axes)
+            plain = plain or self.job.place != ""
             return planes, self.loss_evaluator(networks, samples, measurement, precision, plain)
 
         def evaluate(net, precision):
-            return self.loss_evaluator([net], samples, measurement, precision, plain=True)
+            evaluator = self.loss_evaluator([net], samples, measurement, precision, plain=True)
+            if not self.job.place:
+                return evaluator
+            return after_place_function(net, self.place_function(), self.context, evaluator)
 
         return vetting.Vetting(
             moved=moved,
@@ -383,10 +483,22 @@ class Run:
 
         plain: without folded batch norm and channels-last memory.
         """
-        return self.planes_of(networks, axes), measurement.build(networks, self.data, self.job.hardware, plain)
+        planes = self.planes_of(networks, axes)
+        if measurement.is_own:
+            return planes, measurement.evaluator_on(planes[0], self.job.hardware.precision)
+        return planes, measurement.build(networks, self.data, self.job.hardware, plain)
 
     def planes_of(self, networks, axes):
-        return [weight_space.WeightPlane(net, axes, self.job.directions.dir_type) for net in networks]
+        planes = [weight_space.WeightPlane(net, axes, self.job.directions.dir_type) for net in networks]
+        if self.context is None:
+            return planes
+        return [GuardedPlane(networks[0], planes[0], self.context, self.place_function())]
+
+    def place_function(self):
+        """The UserFunction of --place, None where there is none."""
+        if not self.job.place:
+            return None
+        return UserFunction.load("--place", self.job.place)
 
     def agree_on_batch_size(self, store, measurement, evaluator):
         """The batch size that was asked for, else the one that the file began with, else the fastest; on every rank."""
@@ -424,9 +536,13 @@ class Run:
         if remaining < size:
             resumed = f" ({size - remaining} done before)"
 
-        data = {name: self.data[name] for name in missing}
+        data = {name: split for name, split in self.data.items() if name in missing}
         samples = " + ".join(f"{len(split)} {name}" for name, split in data.items())
         kind = "images" if all(map(holds_images, data.values())) else "samples"
+        if self.job.measurement.is_own:
+            work, details = self.job.measurement.measure, ""
+        else:
+            work, details = f"{samples} {kind}", f", batch {evaluator.batch_size}, {evaluator.note}"
 
         ranks = "1 rank" if self.world.size == 1 else f"{self.world.size} ranks"
         where = self.devices[0].type
@@ -438,8 +554,8 @@ class Run:
 
         slow = slow_precision(self.precision, self.devices[0])
         return (
-            f"{remaining} points{resumed} x {samples} {kind}, {self.job.network.architecture.name} on {ranks} "
-            f"({where}), {self.precision}{slow}, batch {evaluator.batch_size}, {evaluator.note}")
+            f"{remaining} points{resumed} x {work}, {self.job.network.architecture.name} on {ranks} "
+            f"({where}), {self.precision}{slow}{details}")
 
 
 # ---------------------------------------------------------------- the walk over the grid
@@ -483,11 +599,15 @@ def walk_over(world, store, grid, missing, planes, evaluator):
     progress.close()
 
 
-def copies_on(devices, net):
-    """The network on the first device, and copies of it on the others, in channels-last memory."""
+def copies_on(devices, net, plain=False):
+    """The network on the first device, and copies of it on the others, in channels-last memory.
+
+    plain: in contiguous memory.
+    """
+    memory_format = torch.contiguous_format if plain else torch.channels_last
     networks = [net] + [independent_copy(net) for _ in devices[1:]]
     return [
-        use_memory_format(network.to(device), torch.channels_last)
+        use_memory_format(network.to(device), memory_format)
         for network, device in zip(networks, devices, strict=True)
     ]
 
@@ -500,17 +620,33 @@ def make_plain(networks, planes):
         use_memory_format(network, torch.contiguous_format)
 
 
-def write_new_directions(experiment, axes, grid, provenance):
-    """Write the directions where there is no file of them.
+def write_new_directions(experiment, axes, grid, provenance, names, out=""):
+    """Write the directions where there is no file of them, and make the folder `out` before.
 
-    Raises InputError, and writes nothing, where the surface file is another surface's, or none.
+    names: of the results. Raises InputError, and writes nothing, where the surface file is another surface's, or none.
     """
-    read_fitting(experiment.surf_file, grid, provenance)
+    surface = read_fitting(experiment.surf_file, grid, provenance)
+    if surface is not None:
+        refuse_taken_names(experiment.surf_file, surface, names, set(provenance.get("measure_names", ())))
+    make_out(out)
     if not os.path.exists(experiment.dir_file):
         write_directions(experiment.dir_file, axes)
 
 
-def end_early(store, error, new_files):
+def refuse_taken_names(path, surface, names, own_names):
+    """Raises InputError where a file has values of one of the names that are something else.
+
+    own_names: those of `names` that are results of --measure.
+    """
+    measured = set(surface.provenance.get("measure_names", ()))
+    for name in names:
+        if name in surface.values and (name in measured) != (name in own_names):
+            raise InputError(
+                f"expected no {name} in {path} that is something else, but it has one (of a loss, or of --measure); "
+                "rename the result of --measure, or give another --surf_file")
+
+
+def end_early(store, error, new_files, new_folders):
     """Save what a run leaves that ends before its last point, without waiting for a disk."""
     progress = f"{store.progress()} in {store.path}; the same command goes on from there"
     try:
@@ -526,13 +662,7 @@ def end_early(store, error, new_files):
         error.progress = progress
     # a refused run leaves no empty files behind: made anew, they may have to be others
     if type(error) is InputError and not store.has_results:
-        remove_files(new_files)
-
-
-def remove_files(paths):
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.remove(path)
+        remove_new(new_files, new_folders)
 
 
 def holds_images(split):
@@ -544,6 +674,6 @@ def warn_about_unnormalized(recipe):
     """Warn where a random direction is not scaled to the weights."""
     for axis in (recipe.x, recipe.y):
         if axis is not None and not axis.model_file and axis.norm == "":
-            say("warning: a random direction without normalization (--xnorm filter, --ynorm filter) says little about "
+            say("warning: a random direction without normalization (--preset paper, --xnorm filter) says little about "
                 "the network: the scale of the weights decides the picture (Li et al. 2018, section 4)")
             return

@@ -281,7 +281,7 @@ class _Ticks:
         except Exception:
             # a signal to the whole job ends the processes of a data loader, too, which then fails
             time.sleep(SECONDS_FOR_SIGNAL)
-            interruption.check()
+            interruption.raise_noted()
             raise
 
     def _measure_with_timer(self, measure, point, idle):
@@ -427,7 +427,7 @@ class _Leader:
                 self.take_in(rank, *content, now)
                 self.feed(rank, now)
 
-        interruption.check()
+        interruption.raise_noted()
         if now - self.last_look > SECONDS_BETWEEN_LOOKS:
             self.last_look = now
             self.look_after_others(now)
@@ -520,7 +520,7 @@ class _Follower:
 
     def pull(self):
         """Take in the messages that have arrived, and give a sign of life."""
-        interruption.check()
+        interruption.raise_noted()
         now = time.monotonic()
         while not self.is_over and (arrived := self.world.receive()) is not None:
             _, (kind, points) = arrived

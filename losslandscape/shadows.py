@@ -10,6 +10,7 @@ are and, once evaluated, the loss of the checkpoint beside the loss of the plane
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,15 +19,18 @@ import torch
 
 from losslandscape.data.datasets import prepare, split_hash
 from losslandscape.errors import InputError
+from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import (
     read_directions,
     read_projection,
     write_directions,
     write_projection,
 )
+from losslandscape.measuring.copies import use_memory_format
 from losslandscape.measuring.criteria import loss_criterion
 from losslandscape.measuring.devices import precision_name
 from losslandscape.measuring.fitting import Fit, fit_to_data
+from losslandscape.measuring.vetting import Vetting, needs_plain_passes, vetted_samples
 from losslandscape.messages import Progress, say
 from losslandscape.ranks import World
 from losslandscape.trajectory import check_directions, pca, project
@@ -166,6 +170,7 @@ class Shadow:
     folder: str
     file: str
     values: dict
+    unit: str = "epoch"  # what the numbers of the checkpoints count, or "step"
 
     def save(self, provenance):
         """Write the projection file."""
@@ -185,7 +190,7 @@ def cast_shadows(path, directions, runs, labels, files):
     shadows = []
     for i, (run, label, file) in enumerate(zip(runs, labels, files, strict=True)):
         values = {name: array[path.runs == i] for name, array in arrays.items()}
-        shadows.append(Shadow(label, run.folder, file, values))
+        shadows.append(Shadow(label, run.folder, file, values, run.unit))
     return shadows
 
 
@@ -267,6 +272,7 @@ class TrainingLoss:
     precision: str = ""
     device: torch.device = torch.device("cpu")
     net: torch.nn.Module | None = None  # takes on the weights that are measured
+    build: Callable | None = None  # a new network like it, never called
     noise_seed: int | None = None  # see evaluator.Evaluator
     fit: Fit | None = None  # what was found out about network, data and loss
 
@@ -287,15 +293,18 @@ class TrainingLoss:
             noise_seed=noise_seed,
         )  # fmt: skip
 
-    def fitted_to(self, net):
-        """The same for the checkpoints of `net`; InputError unless network, data and loss fit."""
+    def fitted_to(self, net, build):
+        """The same for the checkpoints of `net`; InputError unless network, data and loss fit.
+
+        build() -> a new network with the same weights.
+        """
         fit = fit_to_data(
             net, {"train": self.data}, self.loss_name, batch_size=self.batch_size,
             noise_seed=self.noise_seed,
         )  # fmt: skip
         for remark in fit.remarks:
             say(f"note: {remark}")
-        return replace(self, net=net, fit=fit)
+        return replace(self, net=net, build=build, fit=fit)
 
     @cached_property
     def provenance(self):
@@ -308,13 +317,43 @@ class TrainingLoss:
             **self.fit.provenance(),
         }
 
-    def set_up(self, directions, dir_type):
-        """(plane, evaluator) of the network, which is moved to the device."""
-        self.net.to(self.device, memory_format=torch.channels_last)
+    def set_up(self, directions, dir_type, grid):
+        """(plane, evaluator) of the network, which is moved to the device.
+
+        grid: of points of the plane that are going to be measured. Raises InputError where the
+        losses would not be the network's own; see vetting.py.
+        """
+        samples = vetted_samples({"train": self.data})
+        precision = "fp32"  # differences of TF32 would hide others
+        if self.precision == "bf16":
+            precision = "bf16"
+
+        def evaluator_of(net, data, precision, plain):
+            return self.fit.evaluator([net], data, self.batch_size, precision, plain=plain)
+
+        self.net.to(self.device)
+        use_memory_format(self.net, torch.channels_last)
         plane = WeightPlane(self.net, directions, dir_type)
-        data = {"train": self.data}
-        evaluator = self.fit.evaluator([self.net], data, self.batch_size, self.precision)
-        return plane, evaluator
+
+        def moved(plain):
+            nonlocal plane
+            if plain:
+                plane.release()
+                use_memory_format(self.net, torch.contiguous_format)
+                plane = WeightPlane(self.net, directions, dir_type)
+            return [plane], evaluator_of(self.net, samples, precision, plain)
+
+        plain = needs_plain_passes(Vetting(
+            moved=moved,
+            build=lambda: self.build().eval().to(self.device),
+            evaluate=lambda net, precision: evaluator_of(net, samples, precision, plain=True),
+            precision=precision,
+            axes=directions,
+            dir_type=dir_type,
+            grid=grid,
+            splits=["train"],
+        ))  # fmt: skip
+        return plane, evaluator_of(self.net, {"train": self.data}, self.precision, plain)
 
 
 def measured_alike(before, now):
@@ -361,7 +400,7 @@ def evaluate(shadows, path, directions, loss, provenance):
     if not missing:
         return
 
-    plane, evaluator = loss.set_up(directions, path.dir_type)
+    plane, evaluator = loss.set_up(directions, path.dir_type, box_of(shadows))
     origin = path.read(path.origin)
     progress = Progress(len(missing))
     for shadow, i, number in missing:
@@ -377,6 +416,15 @@ def evaluate(shadows, path, directions, loss, provenance):
         shadow.save(provenance)
         progress.step()
     progress.close()
+
+
+def box_of(shadows):
+    """The Grid of the four corners around all shadows."""
+    axes = []
+    for name in ("proj_xcoord", "proj_ycoord"):
+        coordinates = np.concatenate([shadow.values[name] for shadow in shadows])
+        axes.append(np.unique([coordinates.min(), coordinates.max()]))
+    return Grid(*axes)
 
 
 def note_losses(shadow, i, kind, results):
@@ -408,7 +456,7 @@ def distances_in_words(shadow):
     return (
         f"{shadow.label}: {len(away)} checkpoints; "
         f"of their displacement from the origin {100 * median:.1f} % "
-        f"(median) and up to {100 * share[worst]:.1f} % (epoch "
+        f"(median) and up to {100 * share[worst]:.1f} % ({shadow.unit} "
         f"{shadow.values['epoch'][worst]}) is out of the plane"
     )
 
@@ -431,6 +479,6 @@ def losses_in_words(shadows):
             epoch, true = values["epoch"][widest], values["true_loss"][widest]
             lines.append(
                 f"{shadow.label}: loss of the checkpoint and of its shadow differ most at "
-                f"epoch {epoch}: {true:.4g} and {values['plane_loss'][widest]:.4g}"
+                f"{shadow.unit} {epoch}: {true:.4g} and {values['plane_loss'][widest]:.4g}"
             )
     return lines

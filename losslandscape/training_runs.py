@@ -69,7 +69,7 @@ def find_checkpoints(
     to max_epoch, and the last one that exists in that range whether or not save_epoch leads to it:
     it is the trained network, and the origin. Raises InputError if none exists.
     """
-    check_range(start_epoch, max_epoch)
+    check_epochs(start_epoch, max_epoch)
     names = names_in_run_folder(folder)
 
     # one file per epoch
@@ -99,7 +99,7 @@ def find_checkpoints(
     return TrainingRun(folder, tuple(epochs), tuple(file_of_epoch[epoch] for epoch in epochs))
 
 
-def check_range(start_epoch, max_epoch):
+def check_epochs(start_epoch, max_epoch):
     if start_epoch > max_epoch:
         raise InputError(
             "expected --start_epoch up to --max_epoch, "
@@ -202,7 +202,7 @@ def run_of_files(files, start_epoch=0, max_epoch=None, save_epoch=1, folder=""):
         say(f"note: left out of the run: {first_names(left_out)}, without a number like the others")
 
     last = float("inf") if max_epoch is None else max_epoch
-    check_range(start_epoch, last)
+    check_epochs(start_epoch, last)
     file_of_number = {
         number: file for file, number in numbered.items() if start_epoch <= number <= last}
     if not file_of_number:

@@ -10,6 +10,7 @@ the current folder is on the import path too.
 import difflib
 import hashlib
 import os
+import sys
 import traceback
 
 from losslandscape.errors import InputError
@@ -19,6 +20,7 @@ from losslandscape.neighbours import (
     neighbourhood_of,
     with_plain_names,
 )
+from losslandscape.source_digest import digest_of
 
 # a script that ends itself when it is loaded must not end this one, with code 0
 FAILURES = Exception, SystemExit
@@ -77,12 +79,52 @@ def call(flag, text, function, *args, **kwargs):
 
 
 def source_hash(text):
-    """SHA-256 of the file that a reference names; '' for modules, whose package has a version."""
-    place = text.rpartition(":")[0]
-    if not (is_reference(text) and place.endswith(".py") and os.path.isfile(place)):
+    """SHA-256 of the source that a reference depends on; see source_digest.py.
+
+    '' for modules of installed packages, which have a version.
+    """
+    path = _own_file(text)
+    if not path:
         return ""
-    with open(place, "rb") as file:
+    try:
+        return digest_of(path, text.rpartition(":")[2])
+    except (SyntaxError, ValueError, RecursionError, OSError):  # a neighbour that is no source
+        return file_hash(text)
+
+
+def file_hash(text):
+    """SHA-256 of the whole file that a reference names; '' for installed packages.
+
+    Files of version 2.0 have it in place of `source_hash`.
+    """
+    path = _own_file(text)
+    if not path:
+        return ""
+    with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
+
+
+def code_hashes(kind, text):
+    """{KIND_code, KIND_code_file}: hashes of what a reference depends on, and of its file.
+
+    {} where it is no reference to the user's own code.
+    """
+    hashes = {f"{kind}_code": source_hash(text), f"{kind}_code_file": file_hash(text)}
+    return {key: value for key, value in hashes.items() if value}
+
+
+def _own_file(text):
+    """The path of the user's file that a reference leads to; '' where there is none."""
+    if not is_reference(text):
+        return ""
+    place = text.rpartition(":")[0]
+    if not place.endswith(".py"):
+        place = getattr(sys.modules.get(place), "__file__", None) or ""
+        if is_installed(place):
+            return ""
+    if place.endswith(".py") and os.path.isfile(place):
+        return place
+    return ""
 
 
 def explain(error):

@@ -22,8 +22,8 @@ import torch
 
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import Directions, read_directions, write_directions
-from losslandscape.files.names import direction_file_name
-from losslandscape.files.provenance import refuse_mismatch
+from losslandscape.files.names import direction_file_name, whole_direction_name
+from losslandscape.files.provenance import MATTERS_FOR_DIRECTIONS, refuse_mismatch
 from losslandscape.measuring.copies import memory_is_shared
 
 SEED = 123
@@ -226,8 +226,15 @@ class Recipe:
                 "--same_dir and --model_file3 both define the y direction; give one of them")
 
     def file_name(self):
-        """Name of the direction file, the original's byte for byte."""
-        return direction_file_name(
+        """Name of the direction file, the original's byte for byte where a file can have it."""
+        return direction_file_name(*self._parts_of_name())
+
+    def whole_file_name(self):
+        """The same, however long."""
+        return whole_direction_name(*self._parts_of_name())
+
+    def _parts_of_name(self):
+        return (
             self.model_file, self.dir_type, self.x, self.y, self.same_dir, self.params, self.freeze,
             self.idx, self.checkpoint_key)
 
@@ -275,7 +282,8 @@ def setup_direction(path, recipe, net, load_other, provenance, check=True, write
     if Path(path).exists():
         directions = read_directions(path)
         if check:
-            refuse_mismatch(path, directions.provenance, provenance)
+            refuse_mismatch(
+                path, directions.provenance, provenance, MATTERS_FOR_DIRECTIONS, "--dir_file")
         check_shapes(path, directions, net, recipe.dir_type, need_y=recipe.y is not None)
         return restrict(directions, net, recipe)
 
@@ -438,6 +446,7 @@ class WeightPlane:
         moved = _moved_tensors(all_tensors, axes)
         shared = [memory_is_shared(all_tensors[i]) for i in moved]
         tensors = [all_tensors[i].data for i in moved]
+        self.moved = [all_tensors[i] for i in moved]  # all others stay as they are
         dtype = _buffer_dtype(tensors)
 
         # flat copies of the origin and of the directions, each (n,)

@@ -3,6 +3,9 @@
     with slurm.cluster() as cluster:
         cluster.run("srun", "-n", "2", "hostname")
 
+The numbers of its jobs begin at random: MPICH names the memory that ranks share after them, what a killed job left of
+it stays, and makes another job of that number fail.
+
 A requeued job waits until its first credential has expired: here for 5 s, usually for 2 minutes.
 Debian's packages: apt-get install --no-install-recommends slurm-wlm munge. It needs neither systemd nor cgroups.
 """
@@ -10,6 +13,7 @@ Debian's packages: apt-get install --no-install-recommends slurm-wlm munge. It n
 import contextlib
 import getpass
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,10 +24,12 @@ import time
 from pathlib import Path
 
 SECONDS_TO_START = 30
+MAX_FIRST_JOB = 60_000_000  # Slurm counts up to 67 million
 CPUS = 4  # that the node says it has, whatever the machine has
 
 CONFIGURATION = """\
 ClusterName=test
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmUser={user}
@@ -103,7 +109,7 @@ class Cluster:
         self.configuration = folder / "slurm.conf"
         self.configuration.write_text(CONFIGURATION.format(
             folder=folder, host=self.host, user=getpass.getuser(), cpus=CPUS, controller_port=controller_port,
-            node_port=node_port))
+            node_port=node_port, first_job=random.randrange(1, MAX_FIRST_JOB)))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
             "SLURM_CONF": str(self.configuration),

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from losslandscape.data.splits import (
     Batches,
-    PerSample,
+    SampleList,
     Split,
     apply,
     as_split,
@@ -162,7 +162,7 @@ def test_lists_of_images_and_records_come_as_they_are(size):
     split = as_split(loader, "it")
     assert isinstance(split, Batches) and len(split) == 7
     for (inputs, targets), (images, records) in zip(split.batches(), loader, strict=True):
-        assert isinstance(targets, PerSample) and samples_in(targets) == len(records)
+        assert isinstance(targets, SampleList) and samples_in(targets) == len(records)
         assert len(apply(Detector(), inputs)) == len(images)
         for target, record in zip(targets, records, strict=True):
             assert torch.equal(target["boxes"], record["boxes"])

@@ -62,3 +62,14 @@ def test_every_table_of_measurements_has_its_results():
     named = set(re.findall(r"benchmarks/results/([\w.]+\.json)", "\n".join(PAGES.values())))
     there = {path.name for path in (ROOT / "benchmarks" / "results").iterdir()}
     assert named == there
+
+
+def test_every_promise_names_a_test_that_exists():
+    file, names = "", []
+    for module, name in re.findall(r"`(\w+\.py|…)::(test_\w+)`", PAGES["promises.md"]):
+        if module != "…":
+            file = module
+        names.append(name)
+        text = (ROOT / "tests" / file).read_text()
+        assert f"def {name}(" in text, f"{file}::{name}"
+    assert len(names) > 40

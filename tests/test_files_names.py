@@ -109,9 +109,12 @@ def test_a_surface_files_name_is_read_back_into_its_parts(model_file, x, y, idx,
     base = surface_file_name(dir_file, grid, options)
 
     name = SurfaceName.parse(base)
-    assert (name.idx, name.grid, name.options) == (idx, grid, names.option_suffix(*options))
+    assert len(os.fsencode(base)) <= 255
+    assert (name.idx, name.grid) == (idx, grid)
     assert str(name) == base and name.is_1d == (y is None)
-    assert name.stem + names.option_suffix(("idx", idx)) + ".h5" == dir_file
+    if base == names.whole_surface_name(dir_file, grid, options):  # it was not shortened
+        assert name.options == names.option_suffix(*options)
+        assert name.stem + names.option_suffix(("idx", idx)) + ".h5" == dir_file
 
 
 @pytest.mark.parametrize("name", ["", "s.h5", "d.h5_[", "d.h5_[-1.0,1.0,3]", "d.h5_-1.0,1.0,3.h5", "d.h5_proj_cos.h5",

@@ -175,7 +175,7 @@ def test_a_file_made_from_something_else_is_refused_with_the_difference_and_kept
     before = (tmp_path / "s.h5").read_bytes()
     with pytest.raises(InputError, match=re.escape(words)) as caught:
         store(tmp_path / "s.h5", provenance=MADE_FROM | change)
-    assert "or choose another file name" in str(caught.value)
+    assert "give another file with --surf_file" in str(caught.value)
     assert (tmp_path / "s.h5").read_bytes() == before and hidden(tmp_path) == []
 
 

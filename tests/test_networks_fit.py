@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from losslandscape.networks.fit import plain_name
+from losslandscape.networks.fit import name_without_wrappers
 from losslandscape.networks.loading import load_net
 from losslandscape.networks.zoo import build
 from tests.test_checkpoints import CHECKPOINT, one_line, trained_weights
@@ -121,7 +121,8 @@ def test_a_common_prefix_is_taken_away_and_said_in_one_line(prefix, own, state, 
     content |= {"crit.weight": torch.ones(2), "accuracy.total": torch.tensor(3)}
     assert_has(loaded(f"{own}:net", {"state_dict": content}, tmp_path), state)
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and plain_name(prefix + "x")[:-1] in said and "crit.weight, accuracy.total" in said
+    assert said.count("\n") == 1
+    assert name_without_wrappers(prefix + "x")[:-1] in said and "crit.weight, accuracy.total" in said
 
 
 def test_a_prefix_goes_with_every_network_of_the_zoo(tmp_path, capsys):

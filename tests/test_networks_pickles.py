@@ -354,12 +354,12 @@ BOMBS = [tuple_key, frozenset_key, nested_lists, nested_dicts, deep_list, very_d
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
 def test_a_bomb_is_refused_at_once_and_in_little_memory(bomb, trust, tmp_path):
     bomb(tmp_path / "m.pt")
-    start = time.monotonic()
+    start = time.process_time()
     if trust and bomb in (negative_stride, huge_text, huge_bytearray, huge_number_text):
         pytest.skip("who trusts a file trusts its sizes")
     message = one_line(read_checkpoint, tmp_path / "m.pt", trust_pickle=trust)
     assert "m.pt" in message and len(message) < 400
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_checkpoint_that_was_packed_again_is_read(tmp_path):
@@ -396,11 +396,11 @@ def test_a_network_that_holds_itself_or_others_many_times_over_is_no_network(tmp
         outer = Holder()
         outer._modules = {"a": bomb, "b": bomb}
         bomb = outer
-    start = time.monotonic()
+    start = time.process_time()
     for content in (cyclic, bomb, {"model": bomb}):
         torch.save(content, tmp_path / "m.pt")
         assert "Holder" in one_line(read_checkpoint, tmp_path / "m.pt")
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}])

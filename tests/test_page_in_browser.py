@@ -23,7 +23,6 @@ WALL[GAP] = np.nan
 
 WALK = {"proj_xcoord": np.array([1.5, 0.8, 0.3, -0.1, 0.0]), "proj_ycoord": np.array([0.5, 0.5, -0.4, 0.2, 0.0]),
         "epochs": np.array([0, 1, 10, 20, 30])}
-UNTIDY = "train_a\nb\x01"  # a name with a line break and a control character
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +322,7 @@ def test_metrics_and_statistics_of_repeats_have_buttons_of_their_own(opened, tmp
 
 
 @pytest.mark.parametrize("name, title", [
-    (UNTIDY, "train a b"),
+    ("train_a b<i>", "train a b<i>"),
     ("constructor", "constructor"),
     ("__proto__", "proto"),
     ("train_toString_iqr", "train toString, interquartile range"),

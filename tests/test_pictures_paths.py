@@ -8,6 +8,8 @@ import pytest
 import plot_2D
 from losslandscape.errors import InputError
 from losslandscape.files.layouts import read_projection, write_projection
+from losslandscape.pictures.animation import frame_title
+from losslandscape.pictures.epochs import plot_against_epoch
 from losslandscape.pictures.path_tables import read_path_table
 from losslandscape.pictures.paths import is_inside, path_box, plot_contour_trajectory, plot_trajectory, widened
 from tests.drawing import PCA, PROJECTION, contour_lines, legend_texts, save_surface, uneven_bowl
@@ -77,6 +79,21 @@ def test_paths_with_different_epochs_name_none(tmp_path, drawn):
     plot_trajectory(paths)
     (figure,) = drawn.values()
     assert {"start", "end"} <= set(legend_texts(figure))
+
+
+def test_checkpoints_numbered_by_steps_are_called_so_in_every_picture(tmp_path, drawn):
+    steps = np.array([0, 200, 400])
+    arrays = {"proj_xcoord": 0.1 * steps, "proj_ycoord": -0.1 * steps, "epoch": steps}
+    arrays |= {"distance": 0.1 * steps, "distance_to_origin": steps, "relative_distance": np.full(3, 0.1)}
+    path = str(tmp_path / "p.h5")
+    write_projection(path, arrays, {"unit": "step"})
+
+    plot_trajectory(path)
+    plot_against_epoch([path])
+    one, other = drawn.values()
+    assert {"start, step 0", "end, step 400"} <= set(legend_texts(one))
+    assert other.axes[-1].get_xlabel() == "step"
+    assert frame_title([read_path_table(path)], 200).startswith("step 200")
 
 
 @pytest.mark.parametrize("points", [[(0, 0)], [(0, 0), (1, 0)], [(0, 0), (0, -3)], [(-1, 2), (5, 4), (0, 0)]])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from torch.nn.functional import cross_entropy
 
 import plot_surface
 import plot_trajectory
@@ -25,6 +26,7 @@ from losslandscape.measuring.evaluator import eval_loss
 from losslandscape.networks.checkpoints import checkpoint_hash
 from losslandscape.networks.loading import load_net
 from losslandscape.pictures import animation, epochs, style
+from tests import stale_networks
 from tests.conftest import GOLDEN, refused, run
 
 THEIRS = GOLDEN / "PCA_weights_save_epoch=2" / "directions.h5"
@@ -514,3 +516,31 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
     flags, message = corrupt_checkpoint(make_run(tmp_path / "r"))
     process = run("plot_trajectory.py", *flags)
     assert refused(process) and message in process.stderr
+
+
+@pytest.mark.parametrize("kind", [stale_networks.Cache, stale_networks.NamedParameters])
+def test_losses_are_the_networks_own_or_refused(tmp_path, kind):
+    """One network takes on the weights of all checkpoints: what it keeps would be another's."""
+    torch.manual_seed(0)
+    net = kind()
+    for epoch in range(3):
+        torch.save(net.state_dict(), tmp_path / f"model_{epoch}.t7")
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape))
+    images, labels = torch.randn(12, 3, 8, 8), torch.arange(12) % 4
+    np.savez(tmp_path / "data.npz", x_train=images.numpy(), y_train=labels.numpy())
+    flags = ["--model", f"{stale_networks.__file__}:{kind.__name__}", "--model_folder", str(tmp_path),
+             "--max_epoch", "2", "--dataset", str(tmp_path / "data.npz"), "--eval"]
+
+    if kind is stale_networks.Cache:
+        with pytest.raises(InputError, match="keeps something from one pass to the next"):
+            plot_trajectory.main(flags)
+        return
+    plot_trajectory.main(flags)
+    values = arrays(tmp_path / "PCA_weights_save_epoch=1" / "directions.h5_proj_cos.h5")
+    for epoch, loss in enumerate(values["true_loss"]):
+        fresh = kind().eval()
+        fresh.load_state_dict(torch.load(tmp_path / f"model_{epoch}.t7"))
+        with torch.no_grad():
+            assert loss == pytest.approx(cross_entropy(fresh(images), labels).item(), rel=1e-5)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from losslandscape.data.inputs import (
     CONSTANTS,
-    PerSample,
+    SampleList,
     each,
     is_object,
     leaves,
@@ -152,7 +152,7 @@ class BatchReader:
             f"{field}; convert it to a tensor")
 
     def _with_lists(self, part, value, lengths):
-        """A tuple as a PerSample, where it has one entry for each sample; other values stay.
+        """A tuple as a SampleList, where it has one entry for each sample; other values stay.
 
         part: "inputs" or "targets". lengths: of how many samples the other part may be.
         """
@@ -160,7 +160,7 @@ class BatchReader:
             return value
         are_records = all(isinstance(entry, dict) or is_object(entry) for entry in value)
         if part == "targets" and are_records:
-            return PerSample(value)
+            return SampleList(value)
 
         # tensors of one length may stand for all samples each, or be those of one sample each
         own_lengths = {len(tensor) for tensor in leaves(value) if tensor.dim() > 0}
@@ -174,7 +174,7 @@ class BatchReader:
         elif fits_as_columns and not fits_as_samples:
             self._meanings[part] = "columns"
         if fits_as_samples and self._meanings.get(part) == "samples":
-            return PerSample(value)
+            return SampleList(value)
         return value
 
 
@@ -194,7 +194,7 @@ def target_key(batch):
 
 def _lengths(value):
     """Of how many samples a part of a batch may be, as a set; empty for objects."""
-    if isinstance(value, PerSample):
+    if isinstance(value, SampleList):
         return {len(value)}
     lengths = {len(tensor) for tensor in leaves(value) if tensor.dim() > 0}
     if type(value) is tuple:
@@ -205,7 +205,7 @@ def _lengths(value):
 def _refuse_uneven_batch(inputs, targets):
     """Raise InputError unless targets agree on a number of samples that the inputs have, too."""
     lengths = {len(tensor) for tensor in leaves(targets) if tensor.dim() > 0}
-    if isinstance(targets, PerSample):
+    if isinstance(targets, SampleList):
         lengths = {len(targets)}
     if not lengths:
         raise InputError(

@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 import torch
 
-from losslandscape.data.inputs import CONSTANTS, PerSample, is_object, walk
+from losslandscape.data.inputs import CONSTANTS, SampleList, is_object, named_leaves
 
 # integers in place of types that NumPy lacks, by their size in bytes
 INTEGERS = {1: torch.int8, 2: torch.int16}
@@ -37,7 +37,7 @@ def _has_form(inputs):
     """Are inputs more than tensors in tuples and dicts?"""
     if isinstance(inputs, torch.Tensor):
         return False
-    if isinstance(inputs, PerSample | CONSTANTS) or is_object(inputs):
+    if isinstance(inputs, SampleList | CONSTANTS) or is_object(inputs):
         return True
     if isinstance(inputs, dict):
         inputs = inputs.values()
@@ -46,7 +46,7 @@ def _has_form(inputs):
 
 def _add_value(digest, value, named):
     """Add the leaves of `value` to a hash. named: with their paths in it."""
-    for path, leaf in walk(value):
+    for path, leaf in named_leaves(value):
         if named:
             digest.update(f"{path}\n".encode())
         if isinstance(leaf, torch.Tensor):

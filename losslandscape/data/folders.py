@@ -26,7 +26,7 @@ def load_folders(request):
 
     parts, classes = {}, None
     for part in request.parts:
-        folder = _folder_of(request.datapath, part)
+        folder = _folder_of_part(request.datapath, part)
         if folder is None and not request.requires(part):
             continue
         if folder is None:
@@ -60,7 +60,7 @@ def _transform(name, normalization):
     return transforms.Compose(steps)
 
 
-def _folder_of(datapath, part):
+def _folder_of_part(datapath, part):
     """The folder of a part; None where there is none."""
     for name in FOLDERS[part]:
         folder = os.path.join(datapath, name)

@@ -7,7 +7,7 @@
 
 A value is a tensor, or a tuple or dict of values; or, in a batch that can't be cut,
 
-    PerSample       a list of one value for each sample, where their shapes differ
+    SampleList       a list of one value for each sample, where their shapes differ
     an object       with a method to(device): a graph, a packed sequence; a network gets it whole
     a constant      of the batch: None, a flag, a number
 """
@@ -23,7 +23,7 @@ from torch import nn
 CONSTANTS = bool | int | float | complex | None
 
 
-class PerSample(list):
+class SampleList(list):
     """One value for each sample of a batch, where their shapes differ: a network gets the list."""
 
 
@@ -61,9 +61,9 @@ def each(value, function: Callable):
 
 
 def rebuilt(value, entries):
-    """Other entries in a sequence of the type of `value`: a PerSample, a named or a plain tuple."""
-    if isinstance(value, PerSample):
-        return PerSample(entries)
+    """Other entries in a sequence of the type of `value`: a SampleList, a named or a plain tuple."""
+    if isinstance(value, SampleList):
+        return SampleList(entries)
     if hasattr(value, "_make"):
         return value._make(entries)
     return tuple(entries)
@@ -103,14 +103,14 @@ def apply(net, inputs):
         return net(copy.copy(inputs))
     if isinstance(inputs, Mapping):
         return net(**inputs)
-    if isinstance(inputs, PerSample):
+    if isinstance(inputs, SampleList):
         return net(list(inputs))
     return net(*inputs)
 
 
 def samples_in(targets):
     """How many samples targets are of: tensors (N, ...), in a tuple or dict, or a list of N."""
-    if isinstance(targets, torch.Tensor | PerSample):
+    if isinstance(targets, torch.Tensor | SampleList):
         return len(targets)
     return next(len(tensor) for tensor in leaves(targets) if tensor.dim() > 0)
 
@@ -122,7 +122,7 @@ def shapes(value):
 
 def size_in_bytes(value):
     """How much memory the tensors of `value` take, those of objects included."""
-    tensors = [leaf for _, leaf in walk(value) if isinstance(leaf, torch.Tensor)]
+    tensors = [leaf for _, leaf in named_leaves(value) if isinstance(leaf, torch.Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -139,7 +139,7 @@ def joined(values):
         if any(type(value) is not type(first) or value != first for value in values):
             raise ValueError("a constant that differs from one batch to the next")
         return first
-    if isinstance(first, PerSample) or is_object(first):
+    if isinstance(first, SampleList) or is_object(first):
         raise ValueError(f"{type(first).__name__} in a batch")
 
     if isinstance(first, Mapping):
@@ -155,19 +155,19 @@ def are_rows_of(value, count):
         return value.dim() > 0 and len(value) == count
     if isinstance(value, CONSTANTS):
         return True
-    if isinstance(value, PerSample) or is_object(value):
+    if isinstance(value, SampleList) or is_object(value):
         return False
     entries = value.values() if isinstance(value, Mapping) else value
     return all(are_rows_of(entry, count) for entry in entries)
 
 
-def walk(value, path=""):
+def named_leaves(value, path=""):
     """(path, leaf) of all tensors, arrays, words and constants of `value`, those of objects too."""
     yield from _walk(value, path, ())
 
 
 def _walk(value, path, around):
-    """As `walk`; around: ids of the values that hold `value`, for these may go in circles."""
+    """As `named_leaves`; around: ids of the values that hold `value`, for these may go in circles."""
     if isinstance(value, torch.Tensor | np.ndarray | str | CONSTANTS):
         yield path, value
         return

@@ -27,14 +27,14 @@ def batches_of_sampler(batch_sampler, dataset, name):
     first, second = _two_listings(batch_sampler.sampler, dataset, name)
     numbers = _fixed_order(first, second, batch_sampler.sampler, name)
     if not batch_sampler.drop_last:
-        return in_batches(numbers, size), first == second
+        return batched_numbers(numbers, size), first == second
 
     left_over = len(numbers) % size
     if left_over and first != second:
         raise InputError(
             f"expected the same examples at every pass over {name}, but its DataLoader shuffles "
             f"and drops {left_over} others each time; give it drop_last=False or shuffle=False")
-    return in_batches(numbers[:len(numbers) - left_over], size), first == second
+    return batched_numbers(numbers[:len(numbers) - left_over], size), first == second
 
 
 def fixed_numbers(sampler, dataset, name):
@@ -58,7 +58,7 @@ def fixed_batches(batch_sampler, dataset, name):
     return first, first == second
 
 
-def in_batches(numbers, size):
+def batched_numbers(numbers, size):
     """Lists of `size` numbers each; the last may be shorter."""
     return [list(numbers[i:i + size]) for i in range(0, len(numbers), size)]
 

@@ -28,10 +28,10 @@ from losslandscape.data.batch_forms import TARGETS, pair
 from losslandscape.data.digests import are_equal
 from losslandscape.data.inputs import is_object, joined
 from losslandscape.data.samplers import (
+    batched_numbers,
     batches_of_sampler,
     fixed_batches,
     fixed_numbers,
-    in_batches,
 )
 from losslandscape.data.stacking import Stacked, is_example, stack_examples
 from losslandscape.errors import InputError
@@ -228,7 +228,7 @@ def _of_loader(loader, reading):
                 "out, or return a smaller set")
         numbers = _part_of(numbers, reading)
         size = getattr(loader.batch_sampler, "batch_size", None)
-        batches = in_batches(numbers, size or reading.batch_size)
+        batches = batched_numbers(numbers, size or reading.batch_size)
 
     first = _first(batches)
     if are_rows:
@@ -252,7 +252,7 @@ def _of_rows(loader, numbers, reading):
     divided = reading.data_split > 1
     if divided:
         numbers = _part_of(numbers, reading)
-    batches = in_batches(numbers, reading.batch_size)
+    batches = batched_numbers(numbers, reading.batch_size)
     first = [list(numbers[:COMPARED_EXAMPLES])]
     return _numbered_source(loader, batches, first, reading, len(numbers), True, divided)
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from losslandscape.data.batch_forms import BatchReader, pair, target_key
 from losslandscape.data.digests import add_batch, are_equal
 from losslandscape.data.inputs import (
-    PerSample,
+    SampleList,
     apply,
     are_rows_of,
     each,
@@ -36,7 +36,7 @@ from losslandscape.data.values import is_array, is_text
 from losslandscape.errors import InputError
 
 __all__ = [
-    "FORMS", "Batches", "PerSample", "Split", "apply", "as_split", "chosen", "each", "is_object",
+    "FORMS", "Batches", "SampleList", "Split", "apply", "as_split", "chosen", "each", "is_object",
     "leaves", "pair", "samples_in", "shapes", "split_hash", "to_device"]
 
 COMPARED_ROWS = 256  # whose order and values are compared between two passes, and hashed

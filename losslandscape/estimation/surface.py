@@ -28,8 +28,8 @@ def request_for(choice, surf_file):
 def refuse_unsampled(measurement, data):
     """Raises InputError where the losses of single samples say nothing about the surface."""
     reason = ""
-    if not hasattr(measurement, "bn") or measurement.batch_size_key != "batch_size":
-        reason = "a surface of losses"
+    if measurement.is_own or measurement.batch_size_key != "batch_size":
+        reason = "a surface of losses, which are known sample by sample"
     elif measurement.bn != "frozen":
         reason = f"--bn frozen, got {measurement.bn}, which reads all training data at every point"
     else:

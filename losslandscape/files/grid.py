@@ -120,7 +120,14 @@ class Surface:
 
     @property
     def main_name(self):
-        """What to draw when nothing is chosen: train_loss, another loss, max_eig, or the first."""
+        """What to draw when nothing is chosen.
+
+        Without losses the first result of --measure; else train_loss, another loss, max_eig, or the
+        first.
+        """
+        measured = [name for name in self.provenance.get("measure_names", ()) if name in self.values]
+        if measured and "loss" not in self.provenance:
+            return measured[0]
         losses = [name for name in self.values if name.endswith("_loss")]
         for name in ("train_loss", *losses, "max_eig", *self.values):
             if name in self.values:

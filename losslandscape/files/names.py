@@ -6,12 +6,14 @@
     picture          SURFACE_FILE_train_loss_2dcontour.pdf
     PCA              RUN_FOLDER/PCA_weights_ignore=biasbn_save_epoch=1/directions.h5
     projection       DIRECTION_FILE_proj_cos.h5, of several runs DIRECTION_FILE_RUN_proj_cos.h5
+    record           RUN_FOLDER/epoch=12.pt, or step=3400.pt
     lock, journal    .0123456789abcdef.lock, hidden in the folder of the surface file
     samples          SURFACE_FILE_samples.bin
     stand-in         losslandscape-0123456789abcdef.h5, a surface file in TMPDIR or the home folder
 
 Names of the original program are kept byte for byte. A part that it did not know is there only
-where its option is set.
+where its option is set. Names that file systems can't hold (more than 255 bytes) are shortened: the
+model files to their beginning, `~` and the hash of the whole; see `shortened`.
 """
 
 import hashlib
@@ -19,7 +21,13 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-JOINT_LABELS_LENGTH = 180  # file systems allow 255 bytes for a name
+LONGEST_NAME = 255  # bytes that file systems allow
+SHORT_STEM = 100  # bytes of a shortened stem; the grid, options and the kind of a picture follow
+SHORT_OPTIONS = 40
+SHORT_DIRECTION = 140  # of a direction file in the name of a projection
+SHORTEST_BEGINNING = 30
+LONGEST_ENDING = 8  # of exported files, with the dot
+JOINT_LABELS_LENGTH = 180
 
 
 def option_suffix(*parts):
@@ -33,14 +41,66 @@ def option_suffix(*parts):
     return suffix
 
 
+# ---------------------------------------------------------------- names that are too long
+
+
+def shortened(text, room):
+    """`text`; where it takes more than `room` bytes, its beginning, ~ and the hash of the whole."""
+    encoded = os.fsencode(text)
+    if len(encoded) <= room:
+        return text
+    mark = f"~{hashlib.sha256(encoded).hexdigest()[:12]}"
+    return encoded[: room - len(mark)].decode("utf-8", "ignore") + mark
+
+
+def fits_file_system(name):
+    """May a file have this name? `name` has no folder."""
+    return len(os.fsencode(name)) <= LONGEST_NAME
+
+
+def _extended(path, suffix):
+    """PATH + suffix, with the path's last part shortened where the name would be too long."""
+    folder, base = os.path.split(path)
+    room = LONGEST_NAME - len(os.fsencode(suffix))
+    return os.path.join(folder, shortened(base, max(room, SHORTEST_BEGINNING)) + suffix)
+
+
+def in_folder(path, folder):
+    """The path of a file in another folder, where one is named."""
+    if not folder:
+        return path
+    return os.path.join(folder, os.path.basename(path))
+
+
 # ---------------------------------------------------------------- direction files
 
 
-def direction_file_name(
+DIRECTION_NAME = re.compile(
+    r"(?P<stem> .*? ) (?P<idx> (?: _idx=[1-9][0-9]* )? ) \.h5", re.VERBOSE | re.DOTALL)
+
+
+def direction_file_name(*choices, **named_choices):
+    """Name of the direction file of a plot; choices: as of `whole_direction_name`."""
+    whole = whole_direction_name(*choices, **named_choices)
+    folder, base = os.path.split(whole)
+    if fits_file_system(base):
+        return whole
+    return os.path.join(folder, _with_short_stem(base))
+
+
+def _with_short_stem(direction_base):
+    """The name of a direction file with a short stem; its end stays, so that it can be parsed."""
+    match = DIRECTION_NAME.fullmatch(direction_base)
+    if match is None:  # a file of the user's
+        return shortened(direction_base, SHORT_STEM)
+    return f"{shortened(match['stem'], SHORT_STEM)}{match['idx']}.h5"
+
+
+def whole_direction_name(
     model_file, dir_type, x, y=None, same_dir=False, params="", freeze="", idx=0,
     checkpoint_key="",
 ):
-    """Name of the direction file of a plot around `model_file`.
+    """Name of the direction file of a plot around `model_file`, however long.
 
     x, y: the axes, with `norm`, `ignore` and `model_file`; y is None for a 1-D plot.
     params, freeze: regular expressions that choose the parameters. idx: number of the repeat.
@@ -109,6 +169,20 @@ def surface_file_name(dir_file, grid_text, options=()):
     grid_text: '[xmin,xmax,xnum]', in 2-D followed by 'x[ymin,ymax,ynum]'; options: (name, value)
     pairs, see `option_suffix`.
     """
+    whole = whole_surface_name(dir_file, grid_text, options)
+    if fits_file_system(os.path.basename(whole)):
+        return whole
+    folder, base = os.path.split(dir_file)
+    suffix = option_suffix(*options)
+    name = f"{_with_short_stem(base)}_{grid_text}{suffix}.h5"
+    if not fits_file_system(name):
+        short_suffix = shortened(suffix, SHORT_OPTIONS)
+        name = f"{_with_short_stem(base)}_{grid_text}{short_suffix}.h5"
+    return os.path.join(folder, name)
+
+
+def whole_surface_name(dir_file, grid_text, options=()):
+    """The same, however long."""
     return f"{dir_file}_{grid_text}{option_suffix(*options)}.h5"
 
 
@@ -135,6 +209,19 @@ class SurfaceName:
     @property
     def is_1d(self):
         return "]x[" not in self.grid
+
+    def is_repeat_of(self, other):
+        """Are they of one experiment, whatever their numbers and whichever had to be shortened?"""
+        return self._short() == replace(other, idx=self.idx)._short()
+
+    def _short(self):
+        return replace(self, stem=short_stem(self.stem),
+                       options=shortened(self.options, SHORT_OPTIONS))
+
+
+def short_stem(stem):
+    """The stem of a surface's name as it stands in a name that had to be shortened."""
+    return shortened(stem, SHORT_STEM)
 
 
 SURFACE_NAME = re.compile(
@@ -164,14 +251,14 @@ def repeats_of(surface_file):
 
     repeats = {}
     for name in surface_names_in(folder):
-        if replace(name, idx=experiment.idx) == experiment:
+        if name.is_repeat_of(experiment):
             repeats[name.idx] = os.path.join(folder, str(name))
     return dict(sorted(repeats.items()))
 
 
 def summary_file_name(first_surface_file, count):
     """Name of the summary of `count` repeats."""
-    return f"{first_surface_file}_repeats={count}.h5"
+    return _extended(first_surface_file, f"_repeats={count}.h5")
 
 
 def is_summary_name(path):
@@ -181,12 +268,14 @@ def is_summary_name(path):
 
 def picture_file_name(data_file, kind, file_format, surf_name=""):
     """DATA_FILE_SURFNAME_KIND.FORMAT, or DATA_FILE_KIND.FORMAT where it is of several values."""
-    return f"{_joined(data_file, surf_name, kind)}.{file_format}"
+    return _extended(data_file, f"_{_joined(surf_name, kind)}.{file_format}")
 
 
 def export_stem(surface_file, surf_name, zmax=None, log=False):
     """SURFACE_FILE_SURFNAME_zmax=Z_log: the names of exports without their ending."""
-    return f"{surface_file}_{surf_name}" + option_suffix(("zmax", zmax), ("log", log))
+    suffix = f"_{surf_name}" + option_suffix(("zmax", zmax), ("log", log))
+    with_room = _extended(surface_file, suffix + "." * LONGEST_ENDING)
+    return with_room[:-LONGEST_ENDING]
 
 
 # ---------------------------------------------------------------- paths of training runs
@@ -204,7 +293,7 @@ def pca_file_name(folder, dir_type, ignore, save_epoch, labels=(), checkpoint_ke
         if len(joint) > JOINT_LABELS_LENGTH:
             joint = f"{len(labels)}-runs-{hashlib.sha256(joint.encode()).hexdigest()[:10]}"
         name += f"_joint={joint}"
-    return os.path.join(folder, name, "directions.h5")
+    return os.path.join(folder, shortened(name, LONGEST_NAME), "directions.h5")
 
 
 def run_labels(folders):
@@ -255,7 +344,12 @@ def projection_file_name(dir_file, run=""):
 
     run: its short name, where there are several.
     """
-    return f"{_joined(dir_file, run)}_proj_cos.h5"
+    name = f"{_joined(dir_file, run)}_proj_cos.h5"
+    folder, base = os.path.split(dir_file)
+    if not fits_file_system(os.path.basename(name)):
+        short_base, short_run = shortened(base, SHORT_DIRECTION), shortened(run, SHORT_STEM)
+        name = os.path.join(folder, f"{_joined(short_base, short_run)}_proj_cos.h5")
+    return name
 
 
 def projections_of(dir_file):
@@ -263,9 +357,27 @@ def projections_of(dir_file):
     folder, base = os.path.split(dir_file)
     if not os.path.isdir(folder or "."):
         return []
-    pattern = re.compile(re.escape(base) + r"(_.+)?_proj_cos\.h5", re.DOTALL)
+    beginnings = f"({re.escape(base)}|{re.escape(shortened(base, SHORT_DIRECTION))})"
+    pattern = re.compile(beginnings + r"(_.+)?_proj_cos\.h5", re.DOTALL)
     names = [name for name in os.listdir(folder or ".") if pattern.fullmatch(name)]
     return sorted(os.path.join(folder, name) for name in names)
+
+
+# ---------------------------------------------------------------- records of a training
+
+RECORD_UNITS = ("epoch", "step")
+
+
+def record_file_name(unit, number):
+    """Name of a checkpoint of a recorder: 'epoch=12.pt', 'step=3400.pt'."""
+    return f"{unit}={number}.pt"
+
+
+def recorded_numbers(folder, unit):
+    """The numbers of the records of a folder, sorted."""
+    pattern = re.compile(rf"{unit}=([0-9]+)\.pt")
+    matches = (pattern.fullmatch(name) for name in os.listdir(folder))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 # ---------------------------------------------------------------- hidden files

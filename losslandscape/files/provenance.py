@@ -29,9 +29,11 @@ MATTERS = {
     "dir_type": "--dir_type",
     "params": "--params",
     "freeze": "--freeze",
+    "whole_name": "the name that was shortened",
     "loss": "--loss_name",
     "model_code": "the code of --model",
     "loss_code": "the code of --loss_name",
+    "metric_code": "the code of --metric",
     "loss_formula": "the formula of the loss",
     "metric_formula": "the formula of the metric",
     "batches": "the batches that the results depend on",
@@ -40,34 +42,60 @@ MATTERS = {
     "train_data": "training data",
     "test_data": "test data",
     "precision": "--precision",
+    "place": "--place",
+    "place_code": "the code of --place",
+    "measure": "--measure",
+    "measure_code": "the code of --measure",
+    "measure_names": "the names that --measure returns",
+    "measure_seed": "--noise_seed",
+    "measure_data": "the data of --measure",
+    "measure_batch_size": "--batch_size",
     "hessian_params": "--params",
     "hessian_tol": "--tol",
 }
+
+# of them, what directions depend on: weights and what is drawn, whatever code makes the network
+MATTERS_FOR_DIRECTIONS = {
+    key: MATTERS[key]
+    for key in (
+        "checkpoint", "checkpoint2", "checkpoint3", "checkpoint_key",
+        "dir_type", "params", "freeze", "whole_name",
+    )
+}  # fmt: skip
 
 # keys that are there only where a loss is something else than the plain mean over the samples
 ONLY_IF_UNUSUAL = ("loss_formula", "metric_formula", "batches", "noise")
 
 
-def refuse_mismatch(path, old, new, keys=MATTERS):
+def refuse_mismatch(path, old, new, keys=MATTERS, flag="--surf_file"):
     """Raises InputError if two provenances differ in what matters.
 
     A key that one of them lacks is not compared, unless the lack itself says how a loss was
-    measured, or which weights of a checkpoint were taken.
+    measured, or which weights of a checkpoint were taken. flag: which names another file.
     """
     if "loss" in old and "loss" in new:
         usual = dict.fromkeys(ONLY_IF_UNUSUAL, "the usual")
         old, new = usual | old, usual | new
+    if "directions" in old and "directions" in new:  # surfaces
+        old, new = {"place": "none"} | old, {"place": "none"} | new
     if "checkpoint" in old and "checkpoint" in new:
         old, new = {"checkpoint_key": "none"} | old, {"checkpoint_key": "none"} | new
     differences = [
         f"{words} ({_abbreviated(old[key])} in the file, {_abbreviated(new[key])} now)"
         for key, words in keys.items()
-        if key in old and key in new and old[key] != new[key]
+        if key in old and key in new and not _agree(key, old, new)
     ]
     if differences:
         raise InputError(
             f"{path} was made from something else: it differs in {', '.join(differences)}; "
-            "undo that, or choose another file name")
+            f"undo that, or give another file with {flag}")
+
+
+def _agree(key, old, new):
+    """Do two provenances have the same value? Of code the hash of the whole file is one, too."""
+    if key.endswith("_code") and old[key] == new.get(f"{key}_file"):
+        return True
+    return old[key] == new[key]
 
 
 def _abbreviated(value):
@@ -218,6 +246,14 @@ def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT
 
 
+def _is_natural(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_texts(value):
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 def _are_numbers(value):
     return isinstance(value, list) and len(value) > 0 and all(_is_number(item) for item in value)
 
@@ -282,6 +318,9 @@ TEXTS = ("model_file", "model_folder", "dataset", "ignore", "command", "host", "
 ENTRIES = {
     **dict.fromkeys([*MATTERS, *TEXTS], (_is_text, "text")),
     "hessian_tol": (_is_finite_number, "a finite number"),
+    "measure_seed": (_is_natural, "an integer of at least 0"),
+    "measure_names": (_are_texts, "a list of names"),
+    "measure_batch_size": (_is_count, "a positive integer"),
     "batch_size": (_is_count, "a positive integer"),
     "hessian_batch_size": (_is_count, "a positive integer"),
     "versions": (_is_object, "an object"),

@@ -106,7 +106,7 @@ class SurfaceStore:
         paths = []
         for path, saved in saved_elsewhere(self.path, self._origin):
             before = self.missing().size
-            self.surface = merged(self.surface, saved)
+            self.surface = merged_surface(self.surface, saved)
             say(f"{before - self.missing().size} points are taken up from {path}")
             paths.append(path)
         return paths
@@ -313,7 +313,7 @@ def read_fitting(path, grid, provenance):
     return surface
 
 
-def merged(surface, saved):
+def merged_surface(surface, saved):
     """The surface with what `saved`, of the same grid and origin, has beyond it."""
     result = surface.with_values(saved.values)
     for name, values in saved.values.items():

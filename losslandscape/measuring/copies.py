@@ -37,17 +37,18 @@ def independent_copy(net):
 
 @contextlib.contextmanager
 def unchanged(net):
-    """Within the block a network may be called; at its end all its tensors have their old values.
+    """Within the block a network may be called; at its end its parameters have their old values.
 
     Some change in forward: nn.Embedding(max_norm=1) scales the rows that it looks up, in place.
+    Buffers stay as they are: a network may have derived them at its first call, and know that.
     """
-    tensors = [*net.parameters(), *net.buffers()]
-    old_values = [tensor.detach().clone() for tensor in tensors]
+    parameters = list(net.parameters())
+    old_values = [parameter.detach().clone() for parameter in parameters]
     try:
         yield
     finally:
         with torch.no_grad():
-            for tensor, old in zip(tensors, old_values, strict=True):
+            for tensor, old in zip(parameters, old_values, strict=True):
                 if not torch.equal(tensor, old):
                     tensor.copy_(old)
 

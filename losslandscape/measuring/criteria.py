@@ -30,7 +30,7 @@ from losslandscape import user_code
 from losslandscape.data.splits import each, samples_in
 from losslandscape.errors import InputError
 from losslandscape.measuring.labels import IGNORED, check_numbers
-from losslandscape.measuring.outputs import class_axis, full_precision, logits_of, own_loss_in, type_in_words
+from losslandscape.measuring.outputs import class_axis, full_precision, logits_of, output_in_words, own_loss_in
 
 # losses of torch.nn that compare outputs and targets number by number
 ELEMENTWISE = (
@@ -286,7 +286,7 @@ class NetworksOwn(Criterion):
         if own is None:
             raise InputError(
                 "expected a loss in the output of the network when it is called with the targets, "
-                f"got {type_in_words(output)}; give another --loss_name")
+                f"got {output_in_words(output)}; give another --loss_name")
         return full_precision(own).expand(samples_in(targets))
 
 

@@ -33,9 +33,9 @@ from losslandscape.measuring.noise import undisturbed
 from losslandscape.measuring.outputs import (
     class_axis,
     logits_of,
+    output_in_words,
     tensors_are_equal,
     tensors_in,
-    type_in_words,
 )
 from losslandscape.measuring.own_loss import (
     ARGUMENTS,
@@ -195,7 +195,7 @@ def refuse_no_own_loss(trial, argument):
     reason = f"its forward takes none of {', '.join(ARGUMENTS)}"
     if argument:
         trial.targets_as = argument
-        reason = f"called with {argument} it gives {type_in_words(trial.output())}, without a loss"
+        reason = f"called with {argument} it gives {output_in_words(trial.output())}, without a loss"
     raise InputError(
         f"expected a network that computes a loss itself for --loss_name {OWN_LOSS_NAME}, but "
         f"{reason}; give another --loss_name")

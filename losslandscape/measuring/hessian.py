@@ -1,7 +1,7 @@
 """Curvature of the loss: Hessian-vector products, and what a surface of eigenvalues is made of.
 
     hessian = Hessian([net], split, "crossentropy")   # of the mean loss, at the network as it is
-    now hessian(v)                                        # H v; v (n,), n = hessian.size
+    hessian(v)                                        # H v; v (n,), n = hessian.size
     lanczos(hessian, hessian.start())                 # largest and smallest eigenvalue
     (lanczos.py) trace(hessian, hessian.random, samples=30)        # mean and standard error
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from losslandscape.data.splits import Split, each
 from losslandscape.errors import InputError
@@ -38,6 +39,7 @@ from losslandscape.measuring.devices import (
 from losslandscape.measuring.evaluator import share
 from losslandscape.measuring.lanczos import MAX_PRODUCTS, TOLERANCE, lanczos
 from losslandscape.measuring.outputs import call_network
+from losslandscape.measuring.plain_functions import PlainFunctions
 
 # with respect to which parameters; anything else is a regular expression on their names
 PARAMS = {
@@ -52,6 +54,23 @@ SMALLEST_RATE = 0.97  # of the best one, at which a smaller batch is taken
 
 
 # ---------------------------------------------------------------- one product, of one batch
+
+
+@contextlib.contextmanager
+def twice_differentiable(allow_tf32):
+    """Within it, passes can be differentiated twice, and forwards.
+
+    The fused kernels of attention (flash, memory-efficient, cuDNN; on CPU and CUDA) and the fast
+    path of nn.MultiheadAttention have no second derivatives: attention is computed from matrix
+    products, which are the same function. allow_tf32: see devices.tf32.
+    """
+    has_fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with tf32(allow_tf32), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(has_fast_path)
 
 
 def reverse_over_forward(outputs_of, parameters, vectors, inputs, total):
@@ -87,6 +106,12 @@ def reverse_over_forward(outputs_of, parameters, vectors, inputs, total):
     terms = [(factor, weight) for factor, weight in terms if factor.requires_grad]
     factors, weights = zip(*terms, strict=True)
     return torch.autograd.grad(factors, list(parameters.values()), weights, materialize_grads=True)
+
+
+def reverse_over_forward_by_formulas(outputs_of, parameters, vectors, inputs, total):
+    """`reverse_over_forward` for networks with attention, softmax or layer norm."""
+    with PlainFunctions():
+        return reverse_over_forward(outputs_of, parameters, vectors, inputs, total)
 
 
 def double_backward(outputs_of, parameters, vectors, inputs, total):
@@ -187,7 +212,7 @@ class HessianShard:
         `count`. Returns one tensor per parameter.
         """
         parameters, sums = self.parameters(), None
-        with tf32(self.allow_tf32):
+        with twice_differentiable(self.allow_tf32):
             for inputs, targets in self.split.batches(batch_size):
 
                 def total(outputs, targets=targets):
@@ -292,7 +317,29 @@ class Hessian:
             self._batch_size = batch_size
 
     def _choose_product(self):
-        """The fastest way that this network can do, tried on two samples."""
+        """The fastest way that this network can do, tried on two samples.
+
+        What torch gives as a derivative of a derivative is not always right: a faster way must
+        agree with the textbook's. Compared are Hessians of the mean square of the outputs, for that
+        of the loss is nearly zero where a trained network is sure.
+        """
+
+        def loss(pair):
+            return lambda outputs: self._loss.sums(outputs, pair.targets).sum()
+
+        def mean_square(pair):
+            return lambda outputs: outputs.square().mean()
+
+        for product in (reverse_over_forward, reverse_over_forward_by_formulas):
+            if self._trial(product, loss) is None:
+                continue
+            expected = self._trial(double_backward, mean_square)
+            if expected is None or are_close(self._trial(product, mean_square), expected):
+                return product
+        return double_backward
+
+    def _trial(self, product, total_of):
+        """A product of two samples, (n,); None where the network can't do it that way."""
         shard = self._shards[0]
         pair = shard.split.part(slice(2))
 
@@ -301,11 +348,12 @@ class Hessian:
         with contextlib.suppress(*failures), warnings.catch_warnings():
             # torch's own, when its forward mode is first used
             warnings.simplefilter("ignore", FutureWarning)
-            reverse_over_forward(
-                shard.outputs_for(pair.targets), shard.parameters(), shard.parts(self.random),
-                shard.on_device(pair.inputs), lambda z: self._loss.sums(z, pair.targets).sum())
-            return reverse_over_forward
-        return double_backward
+            with twice_differentiable(allow_tf32=False):
+                tensors = product(
+                    shard.outputs_for(pair.targets), shard.parameters(), shard.parts(self.random),
+                    shard.on_device(pair.inputs), total_of(pair))
+            return torch.cat([tensor.reshape(-1) for tensor in tensors])
+        return None
 
     def __call__(self, vector, idle=lambda: None):
         """H v, (n,)."""
@@ -392,12 +440,21 @@ class Hessian:
         times = []
         for _ in range(3):
             start = time.perf_counter()
-            with tf32(shard.allow_tf32):
+            with twice_differentiable(shard.allow_tf32):
                 outputs = shard.outputs_for(batch.targets)
                 self.product(outputs, shard.parameters(), parts, inputs, total)
             wait_for([self.device], lambda: None)
             times.append(time.perf_counter() - start)
         return min(times[1:])
+
+
+def are_close(result, expected):
+    """Do two products with the Hessian differ by rounding alone? NaN are close to nothing."""
+    if result is None:
+        return False
+    tolerance = torch.finfo(expected.dtype).eps ** 0.5
+    difference = torch.linalg.vector_norm(result - expected)
+    return bool(difference <= 4 * tolerance * torch.linalg.vector_norm(expected))
 
 
 def check_precision(precision):

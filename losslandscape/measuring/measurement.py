@@ -5,8 +5,9 @@ of losslandscape/run.py. It offers
 
     check_choices(job)           raises InputError where the other choices of a job don't go with it
     splits_read(splits)          the parts of the data that it needs to evaluate `splits`
+    groups(splits)               what is filled together at a point: the splits, or the results of --measure
     fitted(net, data, batch_size, tell)    itself, once network and data are known; raises InputError unless they fit
-    names(split)                 the data sets of the surface file that a split fills
+    names(group)                 the data sets of the surface file that a group fills
     build(nets, data, hardware, plain)     an evaluator, with a network on each device: evaluator(splits, idle) ->
                                  {name: number} of the networks as they are then; .batch_size, .calibrate(), .note
     file_name_parts(precision)   (name, value) parts of the surface's file name, where they are not at their defaults
@@ -44,6 +45,7 @@ class LossMeasurement:
     noise_seed: int | None = field(default=None, kw_only=True)
     fit: Fit | None = field(default=None, kw_only=True, metadata={"flag": False})
 
+    is_own = False  # --measure: see own_measurement.py
     batch_size_key = "batch_size"  # of the provenance
     noise_cure = NOISE_CURE  # what to do where random numbers are drawn
 
@@ -63,6 +65,9 @@ class LossMeasurement:
     def splits_read(self, splits):
         if self.bn == "recalibrate":
             return ("train", "test") if "test" in splits else ("train",)
+        return splits
+
+    def groups(self, splits):
         return splits
 
     def fitted(self, net, data, batch_size=None, tell=True):
@@ -104,7 +109,13 @@ class LossMeasurement:
         return [("bs", batch_size), ("noise_seed", noise_seed)]
 
     def provenance(self):
-        return {"loss": self.loss_name, "bn": self.bn} | self.fit.provenance()
+        return {
+            "loss": self.loss_name,
+            "bn": self.bn,
+            **self.fit.provenance(),
+            **user_code.code_hashes("loss", self.loss_name),
+            **user_code.code_hashes("metric", self.metric),
+        }
 
     def centre(self):
         return {}

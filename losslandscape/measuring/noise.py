@@ -31,20 +31,27 @@ DROPOUTS = {
 def undisturbed(devices=()):
     """Put the random streams back at the end: of torch (CPU, and CUDA `devices`), NumPy, `random`."""
 
-    # torch.random.fork_rng keeps the CPU's in any case
-    cuda = [device for device in devices if device.type == "cuda"]
+    # torch.random.fork_rng does the same, more slowly
+    cuda_states = [
+        (device, torch.cuda.get_rng_state(device)) for device in devices if device.type == "cuda"]
+    torch_state = torch.get_rng_state()
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
+        yield
     finally:
+        torch.set_rng_state(torch_state)
+        for device, state in cuda_states:
+            torch.cuda.set_rng_state(state, device)
         np.random.set_state(numpy_state)
         random.setstate(python_state)
 
 
 def begin_streams(seed):
     """Let torch (on all devices), NumPy and `random` go on from a seed, 0 to 2^32 - 1."""
-    torch.manual_seed(seed)
+    # torch.manual_seed takes 0.1 ms to note down who called it, where CUDA is not in use
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed)
     random.seed(seed)
 

@@ -64,7 +64,7 @@ def logits_of(output):
                 return entry
     raise InputError(
         "expected a tensor, or something with logits, from the network, "
-        f"got {type_in_words(output)}; write a loss that takes it: --loss_name FILE.py:function")
+        f"got {output_in_words(output)}; write a loss that takes it: --loss_name FILE.py:function")
 
 
 def own_loss_in(output):
@@ -86,7 +86,7 @@ def own_loss_in(output):
     return None
 
 
-def type_in_words(output):
+def output_in_words(output):
     """'dict with out, aux': the type of an output, and the names in it."""
     if isinstance(output, Mapping):
         names = ", ".join(map(str, output))

@@ -91,7 +91,7 @@ def find_own_loss(trial, argument, ignored):
     if asked.loss(trial.targets) is None:
         return None
     if ignored is None:
-        return OwnLoss(in_batches(argument), None)
+        return OwnLoss(own_loss_in_batches(argument), None)
 
     labels = labels_to_try(asked, trial.targets, ignored)
     output = asked.output(labels)
@@ -104,7 +104,7 @@ def find_own_loss(trial, argument, ignored):
         accuracy = None
         if not labels.is_floating_point():
             accuracy = Accuracy(shift=shift_of(asked, labels), ignored=ignored)
-        return OwnLoss(in_batches(argument), accuracy)
+        return OwnLoss(own_loss_in_batches(argument), accuracy)
 
     # without the labels in the call, the network need not compute a loss that nobody takes
     if needs_labels(trial, output):
@@ -253,7 +253,7 @@ def needs_labels(trial, output):
 # ---------------------------------------------------------------- no formula fits
 
 
-def in_batches(argument):
+def own_loss_in_batches(argument):
     """The loss that is taken from the network, batch by batch."""
     return NetworksOwn(formula="as it computes it, batch by batch", targets_as=argument)
 

@@ -148,7 +148,7 @@ def agree(loss, new_loss, tolerance, rounding=0.0):
 def in_words(difference):
     """What differs, and why that may be."""
     return (
-        "expected the loss that a newly built network has with the same weights, but "
+        "expected the value that a newly built network has with the same weights, but "
         f"{difference}: the network keeps something from one pass to the next (a cache, its first "
         "input, weights that it copied or derived once), or is built with random numbers of its own; "
         "let forward compute all from weights and inputs at every call")

@@ -13,7 +13,7 @@ import re
 import torch
 
 from losslandscape.messages import printable
-from losslandscape.networks.fit import names_in_words, plain_name
+from losslandscape.networks.fit import name_without_wrappers, names_in_words
 from losslandscape.networks.formats import cannot_read
 
 WRAPPED = "base_model.model."  # before every name of an adapter's file
@@ -74,8 +74,8 @@ def _by_names(net, entries, path):
 def _into_plain(net, entries, config, path):
     """Into the base network: products are added, whole tensors put in the place of others."""
     state = net.state_dict()
-    names = {plain_name(name): name for name in state}
-    modules = {plain_name(name): module for name, module in net.named_modules()}
+    names = {name_without_wrappers(name): name for name in state}
+    modules = {name_without_wrappers(name): module for name, module in net.named_modules()}
 
     # matrices by layer, and tensors that replace those of the network
     factors, changed = {}, {}

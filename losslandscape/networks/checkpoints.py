@@ -162,7 +162,7 @@ def _read_content(path, trust_pickle, classes):
         return read_torch(file, trust_pickle, classes), {}
 
     if folders.is_of_several_files(path):
-        return folders.read(path, read_file)
+        return folders.read_folder(path, read_file)
     return *read_file(path), {}
 
 

@@ -100,7 +100,7 @@ def kind_of(value):
 # ---------------------------------------------------------------- names
 
 
-def plain_name(name):
+def name_without_wrappers(name):
     """A name without what wrappers put into it: features.module.0.weight -> features.0.weight."""
     parts = [part for part in name.split(".") if part not in WRAPPER_NAMES]
     return ".".join(parts) or name
@@ -142,8 +142,8 @@ class _Names:
     def __init__(self, expected, entries, source):
         self.entries = entries
         self.source = source
-        self.plain = plain_name
-        if len({plain_name(name) for name in expected}) < len(expected):
+        self.plain = name_without_wrappers
+        if len({name_without_wrappers(name) for name in expected}) < len(expected):
             self.plain = str  # the network itself has names of wrappers
         self.expected = {name: self.plain(name) for name in expected}
 

@@ -50,7 +50,7 @@ def files_of(path):
     return files_of(_weight_file(folder))
 
 
-def read(path, read_file):
+def read_folder(path, read_file):
     """(content, metadata, configuration of an adapter) of the checkpoint at `path`.
 
     read_file(path) -> (content, metadata) reads a single file. Raises InputError.
@@ -67,7 +67,7 @@ def read(path, read_file):
 
     file = _weight_file(folder)
     if is_of_several_files(file):
-        return read(file, read_file)
+        return read_folder(file, read_file)
     return *read_file(file), {}
 
 

@@ -72,7 +72,7 @@ def make_tensor_of_array(array, dtype, *_):
     return torch.from_numpy(np.array(array)).to(dtype)
 
 
-def is_array(value):
+def is_pickled_array(value):
     return isinstance(value, np.ndarray | Unreadable)
 
 

@@ -167,7 +167,7 @@ class SafeUnpickler(pickle._Unpickler):
                 attributes.update(state)
         elif isinstance(target, ArrayType):
             target.set_state(state)
-        elif pickled_arrays.is_array(target):
+        elif pickled_arrays.is_pickled_array(target):
             pickled_arrays.fill(target, state)
         elif not isinstance(target, dict | list | set):  # whose attributes are of no use here
             raise pickle.UnpicklingError("it gives a state to what has none")

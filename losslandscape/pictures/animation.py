@@ -14,7 +14,7 @@ from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
 from losslandscape.pictures.overwrite import MAKER, replace_outputs
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d
-from losslandscape.pictures.path_tables import read_path_table
+from losslandscape.pictures.path_tables import common_unit, read_path_table
 from losslandscape.pictures.paths import (
     draw_paths,
     is_inside,
@@ -106,8 +106,8 @@ def backdrop_with_contours(tables, dir_file, names, panel, scale):
 def longest_title(tables):
     """As many lines as the titles of the frames have: makes room for them."""
     if len(tables) > 1:
-        return "epoch"
-    return "epoch\nloss"
+        return common_unit(tables)
+    return f"{common_unit(tables)}\nloss"
 
 
 def draw_moving_paths(ax, tables, names):
@@ -188,7 +188,7 @@ def cut_lines(lines, table, epoch):
 
 def frame_title(tables, epoch):
     """'epoch 4, 87 % out of the plane' and, below, the losses; of several runs the epoch alone."""
-    text = f"epoch {epoch}"
+    text = f"{common_unit(tables)} {epoch}"
     if len(tables) > 1:
         return text
 
@@ -197,12 +197,12 @@ def frame_title(tables, epoch):
     if "relative_distance" in table and table["distance_to_origin"][i] > 0:
         text += f", {100 * table['relative_distance'][i]:.0f} % out of the plane"
     if "evaluated" in table and table["evaluated"][i]:
-        true, in_plane = (loss_in_words(table[name][i]) for name in ("true_loss", "plane_loss"))
+        true, in_plane = (short_loss(table[name][i]) for name in ("true_loss", "plane_loss"))
         text += f"\nloss {true}, in the plane {in_plane}"
     return text
 
 
-def loss_in_words(loss):
+def short_loss(loss):
     """Three digits, or 'nan' and 'inf'."""
     loss = float(f"{loss:.3g}")
     return number(loss) if np.isfinite(loss) else str(loss)

@@ -17,7 +17,7 @@ import numpy as np
 from losslandscape.errors import InputError
 from losslandscape.files.grid import ERRORS
 from losslandscape.files.layouts import read_surface
-from losslandscape.files.names import picture_file_name, repeats_of, surface_names_in
+from losslandscape.files.names import picture_file_name, repeats_of, short_stem, surface_names_in
 from losslandscape.pictures.extremes import drawable_numbers, refuse_undrawable_axes
 from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.scales import MIN_USUAL_SHARE, top_that_shows
@@ -474,13 +474,15 @@ def eig_ratio_figure(curves, absolute, limits, title, show):
 
 @style()
 def plot_1d_loss_err(
-    surf_file, xmin=None, xmax=None, loss_max=None, log=False, show=False, fmt="pdf", title=None
-):
+    surf_file, xmin=None, xmax=None, loss_max=None, log=False, show=False, fmt="pdf", title=None,
+    surf_name="",
+):  # fmt: skip
     """Write the figures of one 1-D surface beside it; returns their paths.
 
-    xmin, xmax: the x axis, None for the range of the data. loss_max: top of the loss axis; None
-    means 5, or just above the curves if they stay below, and everything on a log axis. fmt: pdf,
-    png or svg. Raises InputError where there is nothing to draw.
+    surf_name: the one value to draw; '' for all. xmin, xmax: the x axis, None for the range of the
+    data. loss_max: top of the loss axis; None means 5, or just above the curves if they stay below,
+    and everything on a log axis. fmt: pdf, png or svg. Raises InputError where there is nothing to
+    draw.
     """
     curves = read_curves(surf_file)
     limits = x_limits([curves], xmin, xmax)
@@ -489,6 +491,12 @@ def plot_1d_loss_err(
 
     def add(ending, figure):
         figures[picture_file_name(surf_file, f"1d_{ending}", fmt)] = figure
+
+    if surf_name:
+        refuse_unknown_curve(curves, surf_name)
+        ending = f"{surf_name}_log" if log and is_loss(surf_name) else surf_name
+        add(ending, curve_figure(curves, surf_name, limits, loss_max, log, title, show))
+        return write_figures(figures, show)
 
     if curves.of_kind("loss"):
         ending = "loss_acc_log" if log else "loss_acc"
@@ -509,6 +517,14 @@ def plot_1d_loss_err(
             f"found {sorted(curves.values)}"
         )
     return write_figures(figures, show)
+
+
+def refuse_unknown_curve(curves, name):
+    """Raises InputError where the curves have no such name."""
+    if name not in curves.values:
+        raise InputError(
+            f"expected one of {', '.join(curves.values)} as --surf_name for {curves.path}, got {name!r}"
+        )
 
 
 def loss_and_error_names(curves):
@@ -652,7 +668,8 @@ def first_with_prefix(prefix):
     Raises InputError where the surfaces of that prefix are on several grids.
     """
     folder, stem = os.path.split(prefix)
-    names = [name for name in surface_names_in(folder) if name.stem == stem and name.is_1d]
+    stems = {stem, short_stem(stem)}
+    names = [name for name in surface_names_in(folder) if name.stem in stems and name.is_1d]
     if not names:
         return ""
 

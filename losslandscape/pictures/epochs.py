@@ -3,7 +3,7 @@
 import numpy as np
 
 from losslandscape.files.names import picture_file_name
-from losslandscape.pictures.path_tables import read_path_table
+from losslandscape.pictures.path_tables import common_unit, read_path_table
 from losslandscape.pictures.paths import PATH_COLOURS, path_names
 from losslandscape.pictures.style import COLUMN, new_figure, style, write_figures
 
@@ -58,7 +58,7 @@ def epochs_figure(tables, panels, run_names):
         marker_size = 0
     for ax, names in zip(axes, panels, strict=True):
         draw_panel(ax, tables, names, marker_size)
-    axes[-1].set_xlabel("epoch")
+    axes[-1].set_xlabel(common_unit(tables))
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
 
     if len(tables) > 1:

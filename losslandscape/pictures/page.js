@@ -513,7 +513,7 @@ function floorTrace(panel, heights, view) {
 
 function checkpointText(panel, step) {
   if (panel.walk.epochs) {
-    return `epoch ${panel.walk.epochs[step]}`;
+    return `${panel.walk.unit} ${panel.walk.epochs[step]}`;
   }
   return `checkpoint ${step + 1} of ${stepCount(panel)}`;
 }

@@ -46,7 +46,8 @@ class PagePanel:
     """One 2-D surface of a page, checked.
 
     label: its heading, chosen by the page if empty; path: its file; projection: {proj_xcoord: (n,),
-    proj_ycoord: (n,)} of an optimizer's path, with the `epochs` of the n checkpoints if known.
+    proj_ycoord: (n,)} of an optimizer's path, with the `epochs` of the n checkpoints if known
+    (and the `unit` that these count: 'epoch' or 'step').
     """
 
     surface: Surface
@@ -281,4 +282,5 @@ def _walk_data(projection):
         "x": pack_floats(projection["proj_xcoord"]),
         "y": pack_floats(projection["proj_ycoord"]),
         "epochs": epochs,
+        "unit": projection.get("unit", "epoch"),
     }

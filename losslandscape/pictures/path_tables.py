@@ -17,9 +17,11 @@ SERIES = (
 def read_path_table(path):
     """{name: (n,)} of a projection file, n >= 1: coordinates, epochs where known, and SERIES.
 
+    `unit` says what the numbers under `epoch` count: 'epoch' or 'step'.
     Raises InputError for coordinates and epochs that can't be drawn.
     """
-    table, _ = read_projection(path)
+    table, provenance = read_projection(path)
+    table["unit"] = counted_unit(provenance)
     count = len(table["proj_xcoord"])
     for name in ("proj_xcoord", "proj_ycoord"):
         size = np.abs(table[name].astype(float)).max()
@@ -35,6 +37,20 @@ def read_path_table(path):
         if name in table and name != "evaluated":
             table[name] = drawable_numbers(table[name].astype(float), name)
     return table
+
+
+def counted_unit(provenance):
+    """What the numbers of the checkpoints of a projection file count: 'epoch' or 'step'."""
+    if provenance.get("unit") == "step":
+        return "step"
+    return "epoch"
+
+
+def common_unit(tables):
+    """'step' where the checkpoints of all paths are numbered by steps, else 'epoch'."""
+    if {table["unit"] for table in tables} == {"step"}:
+        return "step"
+    return "epoch"
 
 
 def refuse_strange_epochs(epochs, count, path):

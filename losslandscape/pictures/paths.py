@@ -16,7 +16,7 @@ from losslandscape.pictures.labels import axis_labels, label_axes
 from losslandscape.pictures.marks import hatch_panel, mark_points
 from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.panel import make_panel, panel_box, read_2d, refuse_single_line
-from losslandscape.pictures.path_tables import read_path_table
+from losslandscape.pictures.path_tables import common_unit, read_path_table
 from losslandscape.pictures.scales import choose_scale
 from losslandscape.pictures.style import note, style, write_figures
 from losslandscape.pictures.surfaces import draw_contours
@@ -128,7 +128,7 @@ def draw_paths(ax, tables, names):
     handles = []
     for i, (table, name) in enumerate(zip(tables, names, strict=True)):
         handles += draw_path(ax, table, name, PATH_COLOURS[i % len(PATH_COLOURS)])
-    return handles + end_handles(common_epochs(tables))
+    return handles + end_handles(common_epochs(tables), common_unit(tables))
 
 
 def draw_path(ax, table, name, colour):
@@ -152,14 +152,17 @@ END = {"marker": "*", "markersize": 8}
 END_LOOK = {"markeredgecolor": "black", "markeredgewidth": 0.5, "linestyle": "none"}
 
 
-def end_handles(epochs):
-    """Grey legend entries of the start and the end of all paths; epochs: (first, last) or None."""
+def end_handles(epochs, unit):
+    """Grey legend entries of the start and the end of all paths.
+
+    epochs: (first, last) or None. unit: what they count, 'epoch' or 'step'.
+    """
     from matplotlib.lines import Line2D
 
     start, end = "start", "end"
     if epochs is not None:
         first, last = epochs
-        start, end = f"start, epoch {first}", f"end, epoch {last}"
+        start, end = f"start, {unit} {first}", f"end, {unit} {last}"
     return [
         Line2D([], [], color="0.6", label=start, **START, **END_LOOK),
         Line2D([], [], color="0.6", label=end, **END, **END_LOOK),
@@ -173,11 +176,12 @@ def common_epochs(tables):
         epochs = table.get("epoch")
         if epochs is None:
             return None
-        ranges.add((epochs[0], epochs[-1]))
+        ranges.add((table["unit"], epochs[0], epochs[-1]))
 
     if len(ranges) > 1:
         return None
-    return ranges.pop()
+    _, first, last = ranges.pop()
+    return first, last
 
 
 def draw_rim(ax, box):

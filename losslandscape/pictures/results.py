@@ -40,10 +40,15 @@ class Paths:
 
 
 def draw_losses(surf_file, look, name="train_loss", paths=None):
-    """Curves of a line; contours and the 3-D figure of a plane, with optimizer paths over them if there are any."""
-    if read_surface(surf_file).grid.y is None:
+    """Curves of a line; contours and the 3-D figure of a plane, with optimizer paths over them if there are any.
+
+    name: of the values of a plane; '' for the main ones.
+    """
+    surface = read_surface(surf_file)
+    if surface.grid.y is None:
         return plot_1d_loss_err(surf_file, **look.of_lines)
 
+    name = name or surface.main_name
     written = plot_2d_contour(surf_file, name, **look.of_contours)
     if paths and paths.proj_files:
         written += plot_contour_trajectory(surf_file, paths.dir_file, paths.proj_files, name, **look.of_contours)
@@ -65,6 +70,6 @@ def draw_repeats(summary_file, first_surface_file, first_idx, last_idx, look):
         contours = plot_2d_contour(summary_file, name, **look.of_contours)
         return contours + plot_2d_contour(summary_file, f"{name}_iqr", show=look.show)
 
-    if "loss" in name:
+    if name in ("train_loss", "test_loss"):
         return plot_1d_loss_err_repeat(first_surface_file, first_idx, last_idx, **look.of_lines)
-    return plot_1d_loss_err(summary_file, log=look.log, show=look.show)  # eigenvalues
+    return plot_1d_loss_err(summary_file, log=look.log, show=look.show)  # eigenvalues, or a user's own
