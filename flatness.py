@@ -23,6 +23,9 @@ before you compare.
 A grid without a point at 0 (an even count) is measured around its point nearest to 0, and the output
 says so. Points that are not computed, NaN or infinite lie outside every basin and have no curvature;
 the output counts them.
+
+The numbers of an estimated surface (--tolerance) have a +- for the samples that were drawn, one
+standard error; that of curvature comes after the error of the differences.
 """
 
 import json
@@ -30,8 +33,9 @@ import math
 
 from losslandscape.command import Parser, run
 from losslandscape.errors import InputError
+from losslandscape.estimation.spread import measures_with_errors
 from losslandscape.files.layouts import read_surface
-from losslandscape.flatness import EPSILON, TAUS, measures
+from losslandscape.flatness import EPSILON, TAUS
 from losslandscape.messages import answer, printable
 
 
@@ -69,7 +73,7 @@ def measure_file(path, name, taus, epsilon):
     """The measures of a surface file; name '' is the main one of the file. Raises InputError."""
     try:
         surface = read_surface(path)
-        return measures(surface, name or surface.main_name, taus, epsilon)
+        return measures_with_errors(surface, name or surface.main_name, taus, epsilon)
     except InputError as error:
         if path in str(error):
             raise
@@ -156,11 +160,12 @@ def basin_in_words(basin):
         width = number_in_words(basin["width"])
         if basin["reaches_edge"]:
             width = f">={width}"
+        width += sampling_in_words(basin)
         return {f"width of the basin, tau={basin['tau']:g}": f"{width} ({points})"}
 
     if basin["reaches_edge"]:
         points += ", cut off"
-    share = percent_in_words(basin["area_fraction"])
+    share = percent_in_words(basin["area_fraction"]) + sampling_in_words(basin, 100, " %")
     return {f"basin, share of the plane, tau={basin['tau']:g}": f"{share} ({points})"}
 
 
@@ -170,7 +175,7 @@ def sharpness_in_words(sharpness):
     if sharpness["percent"] is None:
         return {row: "-"}
 
-    text = f"{number_in_words(sharpness['percent'])} %"
+    text = f"{number_in_words(sharpness['percent'])} %" + sampling_in_words(sharpness, unit=" %")
     if not math.isclose(sharpness["reach"], sharpness["epsilon"]):
         text += f" (reach {sharpness['reach']:.4g})"
     return {row: text}
@@ -180,7 +185,15 @@ def curvature_in_words(bend):
     text = number_in_words(bend["value"])
     if bend["error"] is not None:
         text += f" +- {number_in_words(bend['error'], 2)}"
-    return text
+    return text + sampling_in_words(bend)
+
+
+def sampling_in_words(entry, factor=1.0, unit=""):
+    """' +- 0.2 %', the error of a measure from the samples that were drawn; '' where all were."""
+    error = entry.get("sampling_error")
+    if error is None or not math.isfinite(error):
+        return ""
+    return f" +- {number_in_words(factor * error, 2)}{unit}"
 
 
 def percent_in_words(share):

@@ -17,6 +17,7 @@ from losslandscape.pictures.results import Paths, draw_losses
 def make_parser():
     parser = command.Parser(description=__doc__)
     flags.add_surface_flags(parser)
+    flags.add_estimation_flags(parser)
     flags.add_measure_flags(parser)
     return parser
 

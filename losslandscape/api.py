@@ -17,6 +17,8 @@ from tqdm import tqdm
 from losslandscape import scheduler
 from losslandscape.data.splits import as_split
 from losslandscape.errors import InputError
+from losslandscape.estimation.rounds import Request
+from losslandscape.estimation.surface import InMemory, estimate, reason_against
 from losslandscape.files.grid import Grid, Surface, limits
 from losslandscape.files.layouts import Directions
 from losslandscape.measuring import vetting
@@ -28,6 +30,7 @@ from losslandscape.measuring.noise import undisturbed
 from losslandscape.measuring.own_function import UserFunction, context_on, numbers_of
 from losslandscape.messages import say
 from losslandscape.networks.own import check_tensors
+from losslandscape.ranks import World
 from losslandscape.weight_space import (
     IGNORES,
     NORMS,
@@ -177,6 +180,19 @@ class LossMeasure:
             self._evaluator = fit.evaluator([net], self._data, self._batch_size, self._precision, plain=self.plain)
         return self._evaluator(list(self._data))
 
+    def sampled(self, net):
+        """(evaluator, {split: names of its results}, {split: Split}) of single samples of a network.
+
+        Raises InputError where single samples say nothing about the loss.
+        """
+        fit = self._fit_to(net)
+        reason = reason_against(fit, self._data)
+        if reason:
+            raise InputError(f"expected {reason}; leave tolerance and budget out")
+        self(net)  # makes the evaluator
+        names = {split: self._evaluator.names(split) for split in self._data}
+        return self._evaluator, names, self._data
+
     def _fit_to(self, net):
         """What was found out about this network and the data."""
         if self._net is not net:
@@ -229,6 +245,9 @@ def surface(
     y: str | Sequence[float] | None = None,
     dir_type: str = "weights",
     progress: bool = True,
+    tolerance: float | None = None,
+    budget: float | None = None,
+    acc_tolerance: float | None = None,
 ) -> Surface:
     """The values of a measure at every point of a grid.
 
@@ -245,6 +264,10 @@ def surface(
         y: the same, (ny,); without it the surface is 1-D and takes the x direction only.
         dir_type: as for `directions`.
         progress: show a bar.
+        tolerance: estimate the losses of `losslandscape.losses` from few samples, to a standard error of this share of
+            them; `surface.values["train_loss_se"]` has the errors. See docs/tolerance.md.
+        acc_tolerance: the same for an accuracy, in percentage points; None is 50 times the tolerance.
+        budget: seconds that this may take: coarse points first, then where the error is largest.
 
     Returns:
         Surface: `surface.grid`, `surface.values["train_loss"]` (ny, nx), row = y.
@@ -266,6 +289,8 @@ def surface(
         plane = WeightPlane(net, directions, dir_type)
         if copy_of_net is not None:
             measure.vet(net, copy_of_net, plane, directions, dir_type, grid)
+        if tolerance is not None or budget is not None:
+            return estimated_surface(net, plane, measure, grid, Request(tolerance, budget, acc_tolerance), progress)
         call = caller_of(measure, net, plane)
         for point in tqdm(points, unit="point", disable=hidden, leave=False):
             numbers = call(*grid.point(point))
@@ -279,6 +304,19 @@ def surface(
 
     computed = {name: np.ones(grid.shape, bool) for name in values}
     return Surface(grid, values, computed, provenance={"model": type(net).__name__})
+
+
+def estimated_surface(net, plane, measure, grid, request, progress):
+    """The surface of a LossMeasure, estimated; `plane` moves the network."""
+    if not isinstance(measure, LossMeasure):
+        raise InputError("expected what losslandscape.losses returns as measure for a tolerance or a budget, got "
+                         f"{type(measure).__name__}: it must be known sample by sample; leave both out")
+    if request.tolerance is not None and not 0 <= request.tolerance < 1:
+        raise InputError(f"expected a tolerance from 0 to below 1, such as 0.01, got {request.tolerance!r}")
+    evaluator, names, data = measure.sampled(net)
+    store = InMemory(Surface(grid, provenance={"model": type(net).__name__}))
+    estimate(World(), grid, data, names, request, store, [plane], evaluator, progress)
+    return store.surface
 
 
 def caller_of(measure: Measure, net: nn.Module, plane: WeightPlane) -> Callable[[float, float], dict[str, float]]:

@@ -13,9 +13,12 @@ import numpy as np
 import torch
 
 from losslandscape.data.splits import samples_in, to_device
+from losslandscape.estimation.probes import share_for
+from losslandscape.estimation.surface import reason_against
 from losslandscape.measuring.criteria import OWN_LOSS_NAME
 from losslandscape.measuring.devices import dtype_of
 from losslandscape.measuring.evaluator import norms_of
+from losslandscape.measuring.measurement import LossMeasurement
 from losslandscape.measuring.noise import begin_streams, undisturbed
 from losslandscape.measuring.outputs import call_network, full_precision, own_loss_in
 from losslandscape.measuring.own_loss import target_argument
@@ -23,6 +26,7 @@ from losslandscape.measuring.own_loss import target_argument
 PART_SECONDS = 0.25  # of one evaluation on the part of the data that the checks take
 FULL_CENTRE_SECONDS = 20.0  # of the evaluation on all data, beyond which the centre too is measured on the part
 COARSE_POINTS = {1: 13, 2: 7}  # per axis of the coarse picture, by the number of dimensions
+USUAL_TOLERANCE = 0.01  # whose cost is told where none was asked for
 WARM_UP_SAMPLES = 64
 PLAIN_SAMPLES = 256  # that are evaluated without any of our means, at most
 # how far that may be away, relative to the loss, by the precision of the evaluation
@@ -45,6 +49,7 @@ class Subject:
     vmax: float  # the highest contour of the picture
     measurement: object  # LossMeasurement, fitted to network and data
     precision: str = "fp32"  # a key of PLAIN_TOLERANCES
+    tolerance: float | None = None  # as asked for; None where it was not
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def all_checks(subject):
     yield from check_range(subject, part)
     yield from check_step(subject, part)
     yield estimate_cost(subject, part.seconds_per_sample)
+    yield from cost_of_tolerance(subject, part)
 
 
 def print_report(subject):
@@ -402,6 +408,30 @@ def judge_step(letter, step, centre, sides):
             f"one step in {letter} lowers the loss from {centre:.4g} to {min(sides):.4g}: the network is not at a "
             "minimum of this line")
     return "ok", f"one step in {letter} ({step:.3g}) changes the loss from {centre:.4g} to {max(sides):.4g}"
+
+
+def cost_of_tolerance(subject, part):
+    """What share of that a tolerance takes: the one that was asked for, or 1 %."""
+    if type(subject.measurement) is not LossMeasurement or subject.measurement.bn != "frozen":
+        return
+    if subject.tolerance == 0 or reason_against(subject.measurement.fit, subject.data):
+        return
+    tolerance = subject.tolerance or USUAL_TOLERANCE
+    name = next(iter(subject.data))
+    names = list(part.data)
+
+    def losses_at(point):
+        subject.plane.place(*subject.grid.point(point))
+        part.evaluator(names)
+        return part.evaluator.of_samples(name)[f"{name}_loss"].astype(float)
+
+    share = share_for(tolerance, subject.grid, len(subject.data[name]), losses_at)
+    if share == 1:
+        yield "note", f"--tolerance {tolerance:g} would take as long: the samples are few, or differ much"
+    else:
+        yield "note", (
+            f"--tolerance {tolerance:g} would take about {100 * share:.0f} % of that, with error bars, by the first "
+            f"{len(part.data[name])} samples")
 
 
 def estimate_cost(subject, seconds_per_sample):

@@ -193,6 +193,19 @@ class DirectionChoice:
 
 
 @dataclass(frozen=True)
+class EstimationChoice:
+    """How exactly a surface is to be known, and for how long it may be computed; see losslandscape/estimation.
+
+    tolerance: largest standard error of a loss, as a share of it; 0: all points on all data. budget: seconds.
+    acc_tolerance: largest standard error of an accuracy, in percentage points; None: 50 times the tolerance.
+    """
+
+    tolerance: float | None = None
+    budget: float | None = None
+    acc_tolerance: float | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One run: what is measured, of which network, where along which directions, into which file.
 
@@ -207,6 +220,7 @@ class Job:
     directions: DirectionChoice = field(default_factory=DirectionChoice)
     hardware: Hardware = field(default_factory=Hardware)
     surf_file: str = ""
+    estimation: EstimationChoice = field(default_factory=EstimationChoice)
     out: str = ""  # a folder for files without a name of their own; '' for that of the model file
     place: str = ""  # FILE.py:function that acts on the network after it was placed
     highest_contour: float = 10.0  # of the picture that is to be drawn; --check says how much lies above it

@@ -110,6 +110,17 @@ def positive_float(text):
     return value
 
 
+def share(text):
+    """argparse type: a number from 0 to below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to below 1, such as 0.01, got {text!r}")
+    return value
+
+
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -11,12 +11,13 @@ from losslandscape.choices import (
     DEFAULT_DATASET,
     DEFAULT_X,
     DataChoice,
+    EstimationChoice,
     Hardware,
     Job,
     NetworkChoice,
     choose,
 )
-from losslandscape.command import duration, natural_int, positive_int
+from losslandscape.command import duration, natural_int, positive_float, positive_int, share
 from losslandscape.data.datasets import FORMS
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
@@ -139,6 +140,19 @@ def add_grid_flags(parser):
                        help="a minute's test of whether the plot will be right; no surface")
 
 
+def add_estimation_flags(parser):
+    """The flags of choices.EstimationChoice."""
+    group = parser.add_argument_group("error bars")
+    group.add_argument("--tolerance", type=share, metavar="T",
+                       help="estimate every loss from few samples, to a standard error of T of it, such as 0.01; "
+                            "0: from all (default: from all, without error bars)")
+    group.add_argument("--acc_tolerance", type=positive_float, metavar="POINTS",
+                       help="the same for an accuracy, in percentage points; 100: only the loss decides "
+                            "(50 times the tolerance: 0.5 at 0.01)")
+    group.add_argument("--budget", type=duration, metavar="TIME",
+                       help="the best surface in 90s, 30m, 2h: coarse points first, then where the error is largest")
+
+
 def add_picture_flags(parser):
     """The flags of pictures.results.Look, and what --plot draws besides."""
     group = parser.add_argument_group("pictures")
@@ -217,9 +231,10 @@ def make_job(world, flags, measurement, directions, place=""):
     data = world.together(choose_data, flags, measurement)
     hardware = choose(Hardware, flags)
     highest_contour = flags["vmax"] or 10.0
+    estimation = EstimationChoice(flags.get("tolerance"), flags.get("budget"), flags.get("acc_tolerance"))
     job = world.together(
-        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], flags["out"], place,
-        highest_contour)
+        Job, measurement, grid, network, data, directions, hardware, flags["surf_file"], estimation, flags["out"],
+        place, highest_contour)
     return job, limits
 
 

@@ -17,6 +17,7 @@ from losslandscape import checks, interruption, measure_checks, scheduler, user_
 from losslandscape.choices import Job
 from losslandscape.data import datasets
 from losslandscape.errors import InputError
+from losslandscape.estimation import surface as estimated
 from losslandscape.files.layouts import write_directions
 from losslandscape.files.lock import TakenOver
 from losslandscape.files.names import (
@@ -213,6 +214,10 @@ class Run:
         # the surface file, new or taken up again: only rank 0 has it
         names = {group: measurement.names(group) for group in measurement.groups(self.job.data.splits)}
         all_names = [name for group in names for name in names[group]]
+        request = world.on_root(estimated.request_for, self.job.estimation, experiment.surf_file)
+        if request is not None:
+            world.together(estimated.refuse_unsampled, measurement, self.data)
+            all_names = estimated.surface_names(self.data, names)
         provenance = self.provenance(measurement, axes, origin)
         whole_name = whole_name_of(self.job, measurement, experiment)
         if whole_name:
@@ -224,14 +229,18 @@ class Run:
         def open_store():
             nonlocal store
             store = SurfaceStore(
-                experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance)
+                experiment.surf_file, self.job.grid, all_names, experiment.dir_file, provenance,
+                is_done=request and request.is_reached_by)
 
         try:
             with interruption.postponed():  # a signal must not leave the lock behind
                 world.on_root(open_store)
             missing = world.on_root(missing_points, store, names)
             notes = world.on_root(missing_notes, store, measurement)
-            if any(missing.values()) or notes:
+            if request is not None and world.on_root(estimated.is_missing, store, request):
+                planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
+                self.estimate(store, names, measurement, planes, evaluator, request)
+            elif any(missing.values()) or notes:
                 if evaluator is None:
                     planes, evaluator = self.vetted(experiment.recipe, net, measurement, axes)
                 self.fill(store, missing, notes, measurement, planes, evaluator)
@@ -249,7 +258,7 @@ class Run:
 
         if world.rank == 0:
             tell(f"surface file: {experiment.surf_file}")
-            for line in measurement.report(store.surface):
+            for line in [*measurement.report(store.surface), *estimated.report(store.surface)]:
                 tell(line)
         return experiment.surf_file
 
@@ -278,6 +287,7 @@ class Run:
                 vmax=self.job.highest_contour,
                 measurement=measurement,
                 precision=checks.tolerance_name(self.precision),
+                tolerance=self.job.estimation.tolerance,
             )
             checks.print_report(subject)
         self.world.bcast()  # the others wait
@@ -460,6 +470,13 @@ class Run:
                 plane.place(0.0)
             for name in notes:
                 store.note(name, measurement.centre()[name](evaluator))
+
+    def estimate(self, store, names, measurement, planes, evaluator, request):
+        """Estimate the surface on all ranks; see losslandscape/estimation."""
+        self.agree_on_batch_size(store, measurement, evaluator)
+        if self.world.rank == 0:
+            say(self.announcement({split: range(self.job.grid.size) for split in names}, evaluator))
+        estimated.estimate(self.world, self.job.grid, self.data, names, request, store, planes, evaluator)
 
     def set_up(self, networks, measurement, axes, plain=False):
         """(planes, evaluator): the network on each device, ready to be moved and measured.

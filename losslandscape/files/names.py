@@ -8,6 +8,7 @@
     projection       DIRECTION_FILE_proj_cos.h5, of several runs DIRECTION_FILE_RUN_proj_cos.h5
     record           RUN_FOLDER/epoch=12.pt, or step=3400.pt
     lock, journal    .0123456789abcdef.lock, hidden in the folder of the surface file
+    samples          SURFACE_FILE_samples.bin
     stand-in         losslandscape-0123456789abcdef.h5, a surface file in TMPDIR or the home folder
 
 Names of the original program are kept byte for byte. A part that it did not know is there only
@@ -400,6 +401,11 @@ def lock_path(target):
 def journal_path(target):
     """Path of the journal of a surface file."""
     return hidden_file_beside(target, "journal")
+
+
+def samples_path(surface_file):
+    """Path of what was measured of single samples for a surface that is estimated."""
+    return f"{surface_file}_samples.bin"
 
 
 def fallback_name(identity):

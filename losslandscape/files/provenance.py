@@ -177,7 +177,7 @@ def _value_of_reference(git, name):
 
 MAX_CHARACTERS = 10**7  # of the JSON text; ours have some thousands
 MAX_DEPTH = 20  # of objects and lists in each other; ours have 4
-MAX_COUNT = 2**31  # of samples in a batch
+MAX_COUNT = 2**53  # of samples
 
 
 def from_json(text, path):
@@ -287,6 +287,27 @@ def _is_spectrum(note):
     )
 
 
+def _is_estimation(value):
+    """How a surface was estimated: see estimation/survey.py."""
+    return _is_object(value) and (
+        _is_count(value.get("samples"))
+        and _is_finite_number(value.get("share_of_work"))
+        and _is_finite_number(value.get("tolerance", 0))
+        and _is_finite_number(value.get("accuracy_points", 0))
+    )
+
+
+def _are_audits(value):
+    """{split: entry} of points that were checked: see estimation/audit.py."""
+    return _is_object(value) and all(
+        _is_object(entry)
+        and _is_count(entry.get("points"))
+        and _is_number(entry.get("median_error"))
+        and _is_number(entry.get("largest_error"))
+        and _is_number(entry.get("within_two_standard_errors"))
+        for entry in value.values())
+
+
 def _are_numbers_by_name(value):
     return _is_object(value) and all(_is_number(number) for number in value.values())
 
@@ -306,5 +327,7 @@ ENTRIES = {
     "evaluation": (_is_object, "an object"),
     "spread": (_are_numbers_by_name, "an object of numbers"),
     "repeats": (_are_repeats, "a list of files"),
+    "estimation": (_is_estimation, "an object with samples and share_of_work"),
+    "audit": (_are_audits, "an object of checks"),
     "centre": (_are_centre_notes, "an object of traces and eigenvalues"),
 }

@@ -33,6 +33,7 @@ from losslandscape.messages import say
 MIN_WAIT_SECONDS = 1.0  # between two saves
 MAX_WAIT_SECONDS = 4.8  # between two saves: 5 s with what the second one takes
 SAVE_SHARE = 0.01  # of the time is spent on writing; half of it on the journal where there is one
+NOTES = ("centre", "estimation", "audit")  # parts of the provenance that a run learns
 SLOW_SHARE = 0.05  # a disk that would need more than this share for 5 s gets more time
 PATIENCE_SECONDS = 300.0  # at the end of a run, for a disk that can't be written
 
@@ -41,13 +42,14 @@ class SurfaceStore:
     """The values of a surface under computation.
 
     path: the surface file. grid, names, dir_file, provenance: what the run will put there.
+    is_done(provenance): is a file complete whose values are all there? Default: yes.
 
     Creates the file, or takes up one that has the same grid and the same provenance. A file that is
     complete is neither locked nor written. Raises InputError, and changes nothing, if another job
     holds the file, or if it was made from something else.
     """
 
-    def __init__(self, path, grid, names, dir_file, provenance):
+    def __init__(self, path, grid, names, dir_file, provenance, is_done=None):
         self.path = path
         self._names = list(names)
         self._lock = None
@@ -59,7 +61,10 @@ class SurfaceStore:
         new = Surface(grid, dir_file=dir_file, provenance=dict(provenance))
         self._origin = replace(new, provenance=dict(provenance))  # stays as it is
         self._load(new)
-        if self.missing().size == 0:
+        is_complete = self.missing().size == 0
+        if is_done is not None:
+            is_complete = is_complete and is_done(self.surface.provenance)
+        if is_complete:
             self._clear_up_after_killed_job()
         else:
             self._take_up(new)
@@ -194,8 +199,9 @@ class SurfaceStore:
         return self.surface.provenance != self._saved_provenance
 
     def _has_unsaved_results(self):
-        """Are there results, or notes, that the surface file does not hold yet?"""
-        has_new_notes = self.notes != self._saved_provenance.get("centre", {})
+        """Are there results, or notes about them, that the surface file does not hold yet?"""
+        has_new_notes = any(
+            self.surface.provenance.get(key) != self._saved_provenance.get(key) for key in NOTES)
         return bool(self._unsaved) or self._journal.holds_results or has_new_notes
 
     def _seconds_between_saves(self, whole):

@@ -15,6 +15,7 @@ for bit.
 """
 
 import contextlib
+import copy
 import math
 import time
 
@@ -81,7 +82,8 @@ class EvaluationShard:
         self.plain = plain
         self.memory_format = torch.contiguous_format
         self.folded = None
-        self._passes = {}  # (split, batch size) -> the function that runs it
+        self._passes = {}  # (split, batch size, part) -> the function that runs it, its memory
+        self._of_samples = {}  # split -> the memory of its last pass
 
         first = next(iter(splits.values()))
         is_tensor = isinstance(first, Split) and isinstance(first.inputs, torch.Tensor)
@@ -159,20 +161,37 @@ class EvaluationShard:
             metrics = self.metric.sums(output, targets, self.net)
         return losses, metrics
 
-    def launch(self, name, batch_size, idle):
-        """Start the evaluation of a split.
+    def launch(self, name, batch_size, idle, part=None):
+        """Start the evaluation of a split, or of the samples in a slice of it.
 
         Returns sums of losses and of the metric, (2,) float64, on the device.
         """
-        key = name, batch_size
+        key = name, batch_size, part and (part.start, part.stop)
         if key not in self._passes:
-            self._passes[key] = self._make_pass(self.splits[name], batch_size)
-        return self._passes[key](idle)
+            split = self.splits[name]
+            if part is not None:
+                split = split.part(part)
+            self._passes[key] = self._make_pass(split, batch_size)
+        run, self._of_samples[name] = self._passes[key]
+        return run(idle)
+
+    def of_samples(self, name):
+        """(losses (n,), metrics (n,)) of single samples, as the last evaluation of a split left them."""
+        return self._of_samples[name]
+
+    def over(self, splits):
+        """The same network over other data, all of it on this device."""
+        other = copy.copy(self)
+        other._passes, other._of_samples = {}, {}
+        size = sum(self._bytes(split) for split in splits.values())
+        other.resident = self.resident and fits(size, self.device)
+        other.splits = {name: other._prepared(split) for name, split in splits.items()}
+        return other
 
     def _make_pass(self, split, batch_size):
-        """The function that evaluates a split: run eagerly, or replayed as a CUDA graph.
+        """(the function that evaluates a split, the memory that it keeps for single samples).
 
-        It keeps memory for the results of single samples.
+        It is run eagerly, or replayed as a CUDA graph. The memory: losses and metrics, (n,) each.
         """
         losses = torch.empty(len(split), dtype=torch.float32, device=self.device)
         metrics = torch.zeros(len(split), dtype=torch.float32, device=self.device)
@@ -192,8 +211,8 @@ class EvaluationShard:
             return torch.stack([losses.double().sum(), metrics.double().sum()])
 
         if self.device.type == "cuda" and self.resident and not self.plain:
-            return captured(run, self.device, self.net)
-        return run
+            return captured(run, self.device, self.net), (losses, metrics)
+        return run, (losses, metrics)
 
     def add_batch(self, sums, inputs, targets):
         """Add what one batch, which comes from the CPU, gives to `sums` (4,) float64.
@@ -260,6 +279,7 @@ class Evaluator:
         self._metric_name = name_of_metric(self._metric)
         self._bn, self._noise_seed = bn, noise_seed
         self._weights = self._weights_of(splits)
+        self._counts = {name: len(split) for name, split in splits.items()}
 
         self._fixed_batches = fixed_batches
         unit = batch_size if fixed_batches else 1  # whole batches on every device
@@ -334,6 +354,62 @@ class Evaluator:
             # without a metric there is only one name
             for result_name, mean in zip(self.names(name), means, strict=False):
                 results[result_name] = mean
+        return results
+
+    # ------------------------------------------------------------ single samples
+
+    @property
+    def sample_refusal(self):
+        """Why these losses can't be had sample by sample, in words; '' where they can."""
+        if self._bn == "recalibrate":
+            return "--bn frozen, got recalibrate, which reads all training data at every point"
+        if self._noise_seed is not None:
+            return "no --noise_seed: the noise of a sample depends on the samples before it"
+        if self._fixed_batches:
+            return "a loss and a metric that are means over samples, got one of whole batches"
+        if len(self._weights) < len(self._counts):
+            return "data that fit into memory, or can be cut anew, got batches"
+        return ""
+
+    def over(self, splits):
+        """An evaluator of the same networks over samples of its splits: {name: Split}.
+
+        What `part` gives of them is scaled as if they were among those of the whole split.
+        """
+        other = copy.copy(self)
+        other._shards = [shard.over(splits) for shard in self._shards]
+        return other
+
+    @torch.no_grad()
+    def part(self, name, start, stop, idle=lambda: None):
+        """{result: (stop - start,) float32} of single samples of a split; see `of_samples`."""
+        for shard in self._shards:
+            if shard.folded:
+                shard.folded.refresh()
+        for i, shard in enumerate(self._shards):
+            of_shard = part_of_range(start, stop, i, len(self._shards))
+            shard.launch(name, self.batch_size, idle, of_shard)
+        return self.of_samples(name, idle)
+
+    def of_samples(self, name, idle=lambda: None):
+        """{result: (n,) float32} of single samples, whose means over a split are its results.
+
+        They are those of the last evaluation, in the order of the split. Only where `sample_refusal`
+        is ''.
+        """
+        wait_for([shard.device for shard in self._shards], idle)
+        columns = zip(*[shard.of_samples(name) for shard in self._shards], strict=True)
+        weights = self._weights[name]
+
+        results = {}
+        # without a metric there is only one name
+        for result_name, column, weight in zip(self.names(name), columns, weights, strict=False):
+            values = torch.cat([part.cpu() for part in column]).double()
+            values *= self._counts[name] / float(weight)
+            is_share = result_name != f"{name}_loss" and self._metric_name == "accuracy"
+            if is_share:
+                values *= 100.0  # in percent
+            results[result_name] = values.float().numpy()
         return results
 
     def _streams_kept(self):
@@ -431,6 +507,12 @@ def share(split, i, n, unit=1):
     units = math.ceil(len(split) / unit)
     start, end = (unit * round(units * k / n) for k in (i, i + 1))
     return split.part(slice(start, end))
+
+
+def part_of_range(start, stop, i, n):
+    """Part i of n of the numbers from start to stop, contiguous, as a slice."""
+    count = stop - start
+    return slice(start + count * i // n, start + count * (i + 1) // n)
 
 
 def eval_loss(net, split, loss_name="crossentropy", batch_size=128, device="cpu"):

@@ -35,6 +35,7 @@ from losslandscape.pictures.style import (
     write_figures,
 )
 from losslandscape.pictures.words import (
+    error_words,
     heading,
     in_percent,
     is_loss,
@@ -50,6 +51,7 @@ HEIGHT = 2.5  # inches
 COMPARISON_HEIGHT = 3.6  # inches, of losses above errors
 SPLITS = {"train": "-", "test": "--"}  # line style
 EIGENVALUES = ("max_eig", "min_eig", "max_eig_res", "min_eig_res", "eig_converged")
+OF_ESTIMATES = ("samples", "test_samples", "train_loss_rise_se", "test_loss_rise_se")
 QUANTILES = (0.25, 0.75)  # of the band over repeats
 LOSS_COLOUR, ACCURACY_COLOUR = COLOURS[0], COLOURS[1]
 FEW_POINTS = 15  # up to so many, each point of a curve gets a dot
@@ -70,6 +72,7 @@ class Curves:
     values: dict
     model: str
     repeats: int = 0
+    errors: tuple = ()  # of the titles: (name, 'standard error at most 1 %') of estimated values
 
     def of_kind(self, kind):
         """[(split, values)] of the curves of a kind: 'loss', 'acc' or 'err'."""
@@ -77,11 +80,25 @@ class Curves:
         return [(split, self.values[name]) for split, name in names.items() if name in self.values]
 
     def band(self, name):
-        """(low, high), the quartiles over the repeats; None where the file has none."""
+        """(low, high), two standard errors or the quartiles over the repeats; None without any."""
+        error = self.values.get(f"{name}_se")
+        if error is not None:
+            return self.values[name] - 2 * error, self.values[name] + 2 * error
         ends = (f"{name}_low", f"{name}_high")
         if not all(end in self.values for end in ends):
             return None
         return self.values[ends[0]], self.values[ends[1]]
+
+    def band_words(self, name):
+        """What the band of a curve is, in words."""
+        if f"{name}_se" in self.values:
+            return "two standard errors on either side"
+        first, last = QUANTILES
+        return f"{100 * first:.0f} % to {100 * last:.0f} % of the repeats"
+
+    def error_words(self, name):
+        """'standard error at most 1 %' of an estimated curve, else ''."""
+        return dict(self.errors).get(name, "")
 
     def is_statistic(self, name):
         """Whether `name` is a statistic over repeats of another value in this file."""
@@ -107,6 +124,8 @@ def curves_of(surface, path="the surface"):
     for error, accuracy in ERRORS.items():
         if accuracy in values:
             values.setdefault(error, 100.0 - values[accuracy])
+        if f"{accuracy}_se" in values:
+            values.setdefault(f"{error}_se", values[f"{accuracy}_se"])
         # the upper quartile of the errors is 100 - the lower one of the accuracies
         for end, other_end in (("low", "high"), ("high", "low")):
             if f"{accuracy}_{other_end}" in values:
@@ -123,7 +142,8 @@ def curves_of(surface, path="the surface"):
     repeats = surface.provenance.get("repeats", 0)
     if isinstance(repeats, list):
         repeats = len(repeats)
-    return Curves(path, surface.grid.x, values, model, int(repeats))
+    errors = tuple((name, error_words(surface, name)) for name in values)
+    return Curves(path, surface.grid.x, values, model, int(repeats), errors)
 
 
 def eig_ratio(smallest, largest, absolute):
@@ -273,14 +293,18 @@ def draw_curve(ax, x, values, **look):
     return ax.plot(x, line, **look)[0]
 
 
-def draw_quartile_band(ax, x, low, high, colour):
-    """Shade the quartiles of repeats; returns the legend entry of all such bands, which is grey."""
+def draw_quartile_band(ax, x, low, high, colour, words=None):
+    """Shade the quartiles of repeats; returns the legend entry of all such bands, which is grey.
+
+    words: what else the band is.
+    """
     from matplotlib.patches import Patch
 
     look = {"color": colour, "alpha": 0.25, "linewidth": 0, "label": "_band"}
     ax.fill_between(x, gaps_as_nan(low), gaps_as_nan(high), **look)
     first, last = QUANTILES
-    return Patch(label=f"{100 * first:.0f} % to {100 * last:.0f} % of the repeats", facecolor="0.8")
+    words = words or f"{100 * first:.0f} % to {100 * last:.0f} % of the repeats"
+    return Patch(label=words, facecolor="0.8")
 
 
 def hatch_gaps(ax, x, arrays):
@@ -316,7 +340,7 @@ def legend_line(label, **look):
     return Line2D([], [], label=label, **look)
 
 
-def title_of_curves(title, model, subject, arrays, repeats=0):
+def title_of_curves(title, model, subject, arrays, repeats=0, error=""):
     """The user's title, or 'resnet56, train loss, 37 % of the points' with what is known.
 
     title: None for the latter. arrays: the masked arrays that are drawn.
@@ -329,7 +353,7 @@ def title_of_curves(title, model, subject, arrays, repeats=0):
     share = min(share_done(array) for array in arrays)
     if share < 1:
         parts.append(f"{percent(share)} of the points")
-    return heading(*parts)
+    return heading(*parts, error)
 
 
 def set_title_and_legend(figure, ax, handles, kinds, title):
@@ -372,7 +396,8 @@ def loss_acc_figure(curves, limits, loss_max, log, title, show):
 
     arrays = [values for _, values in losses + accuracies]
     kinds = hatch_gaps(left, curves.x, arrays)
-    title = title_of_curves(title, curves.model, subject, arrays, curves.repeats)
+    error = curves.error_words(f"{losses[0][0]}_loss")
+    title = title_of_curves(title, curves.model, subject, arrays, curves.repeats, error)
     set_title_and_legend(figure, left, handles + bands[:1], kinds, title)
     return figure
 
@@ -386,7 +411,8 @@ def draw_both_splits(ax, curves, kind, word, colour):
 
         band = curves.band(f"{split}_{kind}")
         if band is not None:
-            bands.append(draw_quartile_band(ax, curves.x, *band, colour))
+            words = curves.band_words(f"{split}_{kind}")
+            bands.append(draw_quartile_band(ax, curves.x, *band, colour, words))
     return lines, bands
 
 
@@ -404,7 +430,8 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
 
     shown = [values]
     if band is not None:
-        handles.append(draw_quartile_band(ax, curves.x, *band, colour))
+        words = curves.band_words(name)
+        handles.append(draw_quartile_band(ax, curves.x, *band, colour, words))
         shown.append(band[1])
     if is_loss(name):
         limit_loss(ax, shown, loss_max, log)
@@ -415,7 +442,8 @@ def curve_figure(curves, name, limits, loss_max, log, title, show):
 
     kinds = hatch_gaps(ax, curves.x, [values])
     subject = plain_name(name).removesuffix(" (%)")
-    title = title_of_curves(title, curves.model, subject, [values], curves.repeats)
+    title = title_of_curves(
+        title, curves.model, subject, [values], curves.repeats, curves.error_words(name))
     set_title_and_legend(figure, ax, handles, kinds, title)
     return figure
 
@@ -514,6 +542,7 @@ def other_names(curves):
     """What else gets a figure of its own: a metric, or a value of the user's own."""
     usual = {f"{split}_{kind}" for split in SPLITS for kind in ("loss", "acc", "err")}
     usual.update(EIGENVALUES)
+    usual.update(OF_ESTIMATES)
     return [name for name in curves.values if name not in usual and not curves.is_statistic(name)]
 
 

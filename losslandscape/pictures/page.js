@@ -20,9 +20,9 @@ const SHORTEST_SIDE = 0.1; // of the plane, relative to the longer one
 const MAX_IDS = 2 ** 26; // of points of a panel; the key of an edge, from two of them, is still an exact number
 
 const SPLIT_NAME = /^(train|test)_(.+)$/s;
-const STATISTIC_NAME = /^(.+)_(low|high|iqr)$/s;
+const STATISTIC_NAME = /^(.+)_(low|high|iqr|se)$/s;
 const ACCURACY_NAME = /^(train|test)_acc$/;
-const PERCENT_NAME = /^(train|test)_(acc|err)(_low|_high|_iqr)?$/;
+const PERCENT_NAME = /^(train|test)_(acc|err)(_low|_high|_iqr|_se)?$/;
 
 function element(id) {
   return document.getElementById(id);
@@ -427,10 +427,12 @@ function hoverTexts(panel, view) {
   }
   const title = withoutTags(currentTitle());
   const unit = currentUnit();
+  const errors = panel.values.get(`${view.name.replace(/_err$/, "_acc")}_se`); // of an estimated surface
   return overGrid(panel, (row, column) => {
+    const point = row * panel.x.length + column;
     const place = `x ${numberText(panel.x[column])}, y ${numberText(panel.y[row])}`;
-    const value = numberText(values[row * panel.x.length + column]);
-    return `${place}<br>${title} <b>${value}${unit}</b>`;
+    const error = errors && errors[point] > 0 ? ` \u00b1 ${numberText(errors[point])}` : "";
+    return `${place}<br>${title} <b>${numberText(values[point])}${error}${unit}</b>`;
   });
 }
 

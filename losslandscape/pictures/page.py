@@ -37,6 +37,7 @@ STATISTIC_WORDS = {  # of repeats
     "low": "lower quartile",
     "high": "upper quartile",
     "iqr": "interquartile range",
+    "se": "standard error",
 }
 
 
@@ -185,6 +186,8 @@ def computed_words(names):
     """'loss and accuracy' of train_loss, test_loss, train_acc and their statistics over repeats."""
     quantities = set()
     for name in names:
+        if name.endswith("_se") or name.endswith("samples"):
+            continue  # how well the others are known
         quantity = re.sub(r"^(train|test)_", "", name)
         quantities.add(re.sub(r"_(low|high|iqr)$", "", quantity))
 

@@ -16,7 +16,7 @@ from losslandscape.files.layouts import read_surface
 from losslandscape.pictures.extremes import drawable_numbers, refuse_undrawable_axes
 from losslandscape.pictures.mathtext import typed_text
 from losslandscape.pictures.style import bad_points, need, share_done
-from losslandscape.pictures.words import heading, percent, plain_name
+from losslandscape.pictures.words import error_words, heading, percent, plain_name
 
 # ---------------------------------------------------------------- a panel
 
@@ -87,7 +87,7 @@ def default_title(surface, name):
     model = surface.provenance.get("model")
     if not isinstance(model, str):  # the provenance of a file may hold anything
         model = ""
-    return heading(model, plain_name(name).removesuffix(" (%)"))
+    return heading(model, plain_name(name).removesuffix(" (%)"), error_words(surface, name))
 
 
 def progress_line(values, is_interpolated):

@@ -1,7 +1,8 @@
 """Words for figures: what values are called, what tells files apart, numbers of any size.
 
 The names of values are those of surface files: train_loss, test_acc, max_eig, a user's own, and
-of the summary of repeats (repeats.py) train_loss_low, train_loss_high and train_loss_iqr.
+of the summary of repeats (repeats.py) train_loss_low, train_loss_high and train_loss_iqr, of an
+estimated surface train_loss_se.
 """
 
 import os
@@ -10,6 +11,7 @@ import re
 import numpy as np
 
 from losslandscape.errors import InputError
+from losslandscape.files.grid import ERRORS
 from losslandscape.pictures.mathtext import escaped, one_printable_line, plain_text, typed_text
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
@@ -28,7 +30,13 @@ EIGENVALUES = {
     "min_eig": "smallest eigenvalue",
     "eig_ratio": "eigenvalues of the Hessian",
 }
-STATISTICS = {"low": "lower quartile", "high": "upper quartile", "iqr": "interquartile range"}
+STATISTICS = {
+    "low": "lower quartile",
+    "high": "upper quartile",
+    "iqr": "interquartile range",
+    "se": "standard error",
+}
+SPREADS = ("iqr", "se")  # statistics that are not on the scale of the values themselves
 
 
 # ---------------------------------------------------------------- values
@@ -70,9 +78,37 @@ def in_percent(name):
 
 
 def is_loss(name):
-    """Are these on the scale of losses? The spread of losses over repeats is not."""
+    """Are these on the scale of losses? Their spread over repeats, and their errors, are not."""
     base, statistic = of_repeats(name)
-    return base.endswith("_loss") and statistic != "iqr"
+    return base.endswith("_loss") and statistic not in SPREADS
+
+
+# ---------------------------------------------------------------- error bars
+
+
+def error_words(surface, name):
+    """'standard error at most 1 %' of an estimated surface; '' of any other.
+
+    A loss has a share of itself, percentages have points.
+    """
+    errors = surface.values.get(f"{ERRORS.get(name, name)}_se")
+    if errors is None or not (is_loss(name) or in_percent(name)):
+        return ""
+    unit = "points"
+    if is_loss(name):
+        unit = "%"
+        with np.errstate(all="ignore"):
+            errors = 100 * errors / np.abs(surface.values[name])
+    errors = errors[np.isfinite(errors)]
+    if not (errors > 0).any():
+        return ""
+    return f"standard error at most {rounded_up(errors.max()):g} {unit}"
+
+
+def rounded_up(value):
+    """The number with two digits that is not below it, up to rounding: 0.987 -> 0.99."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 1)
+    return float(f"{np.ceil(value / step - 1e-6) * step:.3g}")
 
 
 # ---------------------------------------------------------------- numbers
