@@ -16,7 +16,7 @@ from this file.
 import math
 import os
 
-from losslandscape import command, flags, ranks, run
+from losslandscape import command, flags, ranks
 from losslandscape.choices import DirectionChoice, Job, NetworkChoice, choose
 from losslandscape.describe import directions_in_words, provenance_in_words
 from losslandscape.direction_norms import angle, norms_table
@@ -25,8 +25,6 @@ from losslandscape.files.grid import Grid
 from losslandscape.files.layouts import read_directions, write_directions
 from losslandscape.measuring.measurement import LossMeasurement
 from losslandscape.messages import printable, tell
-
-# handed on, as create_..._direction are, to scripts that were written for the original program
 from losslandscape.original_api import (  # noqa: F401
     get_diff_states,
     get_diff_weights,
@@ -43,7 +41,11 @@ from losslandscape.original_api import (  # noqa: F401
 )
 from losslandscape.original_api import normalize_in_place as normalize_direction  # noqa: F401
 from losslandscape.original_api import setup_direction_of_flags as setup_direction  # noqa: F401
+
+# handed on, as create_..._direction are, to scripts that were written for the original program
+from losslandscape.origins import describe_origin, make_directions
 from losslandscape.output_folders import make_out
+from losslandscape.plan import check_places, plan
 from losslandscape.weight_space import (
     DIR_TYPES,
     build_seeded,
@@ -105,20 +107,18 @@ def make_files(network, choice, dimensions, out=""):
         raise InputError("expected --dimensions 2 with --ynorm, --yignore and --same_dir, which are "
                          "about the y direction; add it")
 
-    # the steps of a run, up to its directions; the limits of the grid have no part in them
+    # a job as for a surface; the limits of its grid have no part in the directions
     limits = ["-1:1:2"] * dimensions
     job = Job(LossMeasurement(), Grid.parse(*limits), network, directions=choice, out=out)
-    steps = run.Run(
-        ranks.World(), job, devices=[], threads=1, precision="", data={}, data_hashes={})
 
     lines = []
-    for experiment in run.plan(job):
-        run.check_places(experiment.dir_file, out=out)
+    for experiment in plan(job):
+        check_places(experiment.dir_file, out=out)
         is_new = not os.path.exists(experiment.dir_file)
 
         net = build_seeded(network.load, experiment.recipe.idx)
-        origin = steps.describe_origin(experiment.recipe, net)
-        directions = steps.make_directions(experiment, net, origin, write=False)
+        origin = describe_origin(job, experiment.recipe, net)
+        directions = make_directions(job, experiment, net, origin, write=False)
         if is_new:
             make_out(out)
             write_directions(experiment.dir_file, directions)

@@ -66,7 +66,8 @@ def connect():
         raise InputError(message)
 
     try:
-        from mpi4py import MPI
+        with processes.dying_with_parent():  # MPI's start would wait for ever for a dead launcher
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         fail(f"expected mpi4py and an MPI library for {size} processes ({reason}); "

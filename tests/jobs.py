@@ -88,18 +88,18 @@ class Ranks:
         pid = self.process.pid if target == "launcher" else self.pids()[target]
         os.kill(pid, getattr(signal, name))
 
-    def finish(self, seconds=60):
+    def finish(self, seconds=60, what_happened=""):
         """The exit code, as soon as the launcher and all ranks are gone; within so many seconds."""
         end = time.monotonic() + seconds
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"the job goes on\n{self.said()}")
+            pytest.fail(f"{what_happened}: the job goes on\n{self.said()}")
         finally:
-            self.kill_what_is_left(end)
+            self.kill_what_is_left(end, what_happened)
         return code
 
-    def kill_what_is_left(self, end):
+    def kill_what_is_left(self, end, what_happened):
         """Whoever is left at `end` is a failure, and is killed all the same."""
         while (left := [pid for pid in self.pids().values() if is_running(pid)]) and time.monotonic() < end:
             time.sleep(0.02)
@@ -108,7 +108,7 @@ class Ranks:
         if self.process.poll() is None:
             self.process.kill()
         if left:
-            pytest.fail(f"{len(left)} ranks go on\n{self.said()}")
+            pytest.fail(f"{what_happened}: {len(left)} ranks go on\n{self.said()}")
 
     def codes(self):
         """{rank: exit code with which it left by itself}."""

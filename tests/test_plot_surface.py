@@ -12,7 +12,7 @@ from losslandscape.data.datasets import load_dataset
 from losslandscape.files import layouts as h5_util
 from losslandscape.measuring import evaluator as evaluation
 from losslandscape.networks import loading as model_loader
-from losslandscape.run import Run
+from losslandscape.preparation import Preparation
 from tests.conftest import run
 
 FILTER = ["--xnorm", "filter", "--xignore", "biasbn"]
@@ -82,7 +82,7 @@ def test_a_limit_of_0_is_a_limit(inputs):
 def test_a_second_run_of_a_finished_surface_computes_nothing(inputs, monkeypatch, capsys):
     surface(*FILTER, "--x=-1:1:3")
     before = os.stat("s.h5").st_mtime_ns, open("s.h5", "rb").read()
-    monkeypatch.setattr(Run, "set_up", None)  # nothing may be evaluated
+    monkeypatch.setattr(Preparation, "set_up", None)  # nothing may be evaluated
     surface(*FILTER, "--x=-1:1:3")
     assert (os.stat("s.h5").st_mtime_ns, open("s.h5", "rb").read()) == before
     assert "all 3 points" in capsys.readouterr().err

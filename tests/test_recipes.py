@@ -12,7 +12,7 @@ import pytest
 
 import plot_surface
 from losslandscape.files.layouts import read_surface, write_surface
-from losslandscape.run import Run
+from losslandscape.preparation import Preparation
 from tests.conftest import ROOT
 from tests.test_examples import usage
 
@@ -78,7 +78,7 @@ def test_a_recipe_runs_draws_and_goes_on_where_it_was_stopped(folder, name, monk
         np.testing.assert_allclose(numbers, whole.values[value], rtol=1e-6)
 
     # and nothing is computed where nothing is missing
-    monkeypatch.setattr(Run, "set_up", None)
+    monkeypatch.setattr(Preparation, "set_up", None)
     plot_surface.main([*command, "--surf_file", f"{name}.h5"])
     os.remove("half.h5")
 

@@ -95,10 +95,10 @@ def assert_requeued_and_finished(cluster, number, said, folder, uninterrupted, s
         assert time.monotonic() < end, said.read_text()
         time.sleep(0.1)
     assert cluster.describe(number)["JobState"] in ("PENDING", "RUNNING", "COMPLETING", "COMPLETED")
-    description = cluster.wait_for_state(number, "COMPLETED", seconds=120)
+    description = cluster.wait_for_state(number, "COMPLETED", seconds=240)  # perhaps interrupted again
     assert description["ExitCode"] == "0:0"
     text = said.read_text()
-    assert text.count("interrupted by SIGUSR1") == 1 and "done before" in text and "surface file:" in text, text
+    assert "interrupted by SIGUSR1" in text and "done before" in text and "surface file:" in text, text
     assert_same_surface(folder / "s.h5", uninterrupted)
     assert_nothing_left_over(folder)
 
@@ -279,7 +279,7 @@ def kill_at_random(cluster, folder, whole_run, runs, seed):
                 pass
         if target in ("launcher", "slurmstepd"):
             clear(cluster)
-        code = job.finish(3 * SECONDS)
+        code = job.finish(3 * SECONDS, f"killed: {target}")
         clear(cluster)
         job.assert_nothing_lost()
         has_ended = "surface file:" in job.said()
