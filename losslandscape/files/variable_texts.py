@@ -18,6 +18,7 @@ import sys
 import time
 
 from losslandscape.errors import InputError
+from losslandscape.messages import printable
 
 MAX_TEXT = 10**7  # characters; provenances have some thousands, paths fewer
 MAX_SECONDS = 2  # of computing
@@ -49,14 +50,31 @@ def _read_once(path, *_):
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=MAX_WAIT_SECONDS, env=environment)
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MAX_WAIT_SECONDS,
+            env=environment)
         texts = json.loads(child.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        texts = None
+    except OSError as error:
+        raise _unread(path, f"no process can be started for them: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise _unread(path, f"they take more than {MAX_WAIT_SECONDS} s") from None
+    except ValueError:
+        raise _unread(path, _cause_of_end(child)) from None
     if not isinstance(texts, dict):
-        raise InputError(f"can't read the texts in {path}, HDF5 fails on them; the file is damaged")
+        raise _unread(path, "they are none")
     return texts
+
+
+def _unread(path, cause):
+    return InputError(f"can't read the texts in {path}, HDF5 fails on them ({cause}); "
+                      "the file is damaged")
+
+
+def _cause_of_end(child):
+    """Why the other process wrote nothing, in words."""
+    if child.returncode < 0:
+        return f"it is ended by signal {-child.returncode}"
+    last_lines = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    return printable(*last_lines or ["it ends"])
 
 
 # ---------------------------------------------------------------- in the other process
