@@ -43,7 +43,7 @@ from losslandscape.original_api import normalize_in_place as normalize_direction
 from losslandscape.original_api import setup_direction_of_flags as setup_direction  # noqa: F401
 
 # handed on, as create_..._direction are, to scripts that were written for the original program
-from losslandscape.origins import describe_origin, make_directions
+from losslandscape.origins import describe_origin, read_or_make_directions
 from losslandscape.output_folders import make_out
 from losslandscape.plan import check_places, plan
 from losslandscape.weight_space import (
@@ -118,7 +118,7 @@ def make_files(network, choice, dimensions, out=""):
 
         net = build_seeded(network.load, experiment.recipe.idx)
         origin = describe_origin(job, experiment.recipe, net)
-        directions = make_directions(job, experiment, net, origin, write=False)
+        directions = read_or_make_directions(job, experiment, net, origin, write=False)
         if is_new:
             make_out(out)
             write_directions(experiment.dir_file, directions)

@@ -18,7 +18,7 @@ from losslandscape import scheduler
 from losslandscape.data.splits import as_split
 from losslandscape.errors import InputError
 from losslandscape.estimation.rounds import Request
-from losslandscape.estimation.surface import InMemory, estimate, reason_against
+from losslandscape.estimation.surface import InMemory, estimate, reason_against_samples
 from losslandscape.files.grid import Grid, Surface, limits
 from losslandscape.files.layouts import Directions
 from losslandscape.measuring import vetting
@@ -186,7 +186,7 @@ class LossMeasure:
         Raises InputError where single samples say nothing about the loss.
         """
         fit = self._fit_to(net)
-        reason = reason_against(fit, self._data)
+        reason = reason_against_samples(fit, self._data)
         if reason:
             raise InputError(f"expected {reason}; leave tolerance and budget out")
         self(net)  # makes the evaluator

@@ -14,7 +14,7 @@ import torch
 
 from losslandscape.data.splits import samples_in, to_device
 from losslandscape.estimation.probes import share_for
-from losslandscape.estimation.surface import reason_against
+from losslandscape.estimation.surface import reason_against_samples
 from losslandscape.measuring.criteria import OWN_LOSS_NAME
 from losslandscape.measuring.devices import dtype_of
 from losslandscape.measuring.evaluator import norms_of
@@ -414,7 +414,7 @@ def cost_of_tolerance(subject, part):
     """What share of that a tolerance takes: the one that was asked for, or 1 %."""
     if type(subject.measurement) is not LossMeasurement or subject.measurement.bn != "frozen":
         return
-    if subject.tolerance == 0 or reason_against(subject.measurement.fit, subject.data):
+    if subject.tolerance == 0 or reason_against_samples(subject.measurement.fit, subject.data):
         return
     tolerance = subject.tolerance or USUAL_TOLERANCE
     name = next(iter(subject.data))

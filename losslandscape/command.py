@@ -110,7 +110,7 @@ def positive_float(text):
     return value
 
 
-def share(text):
+def relative_error(text):
     """argparse type: a number from 0 to below 1."""
     try:
         value = float(text)

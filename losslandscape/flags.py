@@ -17,7 +17,7 @@ from losslandscape.choices import (
     NetworkChoice,
     choose,
 )
-from losslandscape.command import duration, natural_int, positive_float, positive_int, share
+from losslandscape.command import duration, natural_int, positive_float, positive_int, relative_error
 from losslandscape.data.datasets import FORMS
 from losslandscape.errors import InputError
 from losslandscape.files.grid import Grid
@@ -143,7 +143,7 @@ def add_grid_flags(parser):
 def add_estimation_flags(parser):
     """The flags of choices.EstimationChoice."""
     group = parser.add_argument_group("error bars")
-    group.add_argument("--tolerance", type=share, metavar="T",
+    group.add_argument("--tolerance", type=relative_error, metavar="T",
                        help="estimate every loss from few samples, to a standard error of T of it, such as 0.01; "
                             "0: from all (default: from all, without error bars)")
     group.add_argument("--acc_tolerance", type=positive_float, metavar="POINTS",

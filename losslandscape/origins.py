@@ -1,7 +1,7 @@
 """Where directions and surfaces come from, and how directions are made from it.
 
     origin = describe_origin(job, recipe, net)                  weights, code, what moves
-    axes = make_directions(job, experiment, net, origin)        read from their file, or made
+    axes = read_or_make_directions(job, experiment, net, origin)        read from their file, or made
 """
 
 import os
@@ -43,7 +43,7 @@ def describe_origin(job, recipe, net):
     return origin | circumstances()
 
 
-def make_directions(job, experiment, net, origin, write=True):
+def read_or_make_directions(job, experiment, net, origin, write=True):
     """The directions of an experiment, read from their file or made."""
     recipe = experiment.recipe
     user_named_the_file = bool(job.directions.dir_file)

@@ -124,7 +124,7 @@ class Run:
         traces = Traces.of(experiment, job.out)
 
         # the directions, which are written when all is checked
-        axes = world.on_root(origins.make_directions, job, experiment, net, origin, write=False)
+        axes = world.on_root(origins.read_or_make_directions, job, experiment, net, origin, write=False)
         if world.rank == 0 and axes.y is not None:
             tell(f"cosine similarity of the x and the y direction: {weight_space.cosine(axes):.6f}")
 
@@ -177,12 +177,12 @@ class Run:
         """Print whether the plot that the choices ask for will be right."""
         net, measurement, origin = self.load(experiment.recipe)
         if self.world.rank == 0 and measurement.is_own:
-            axes = origins.make_directions(self.job, experiment, net, origin, write=False)
+            axes = origins.read_or_make_directions(self.job, experiment, net, origin, write=False)
             [plane], evaluator = self.preparation.set_up(copies_on(self.devices, net, plain=True), measurement, axes)
             measure_checks.print_measure_report(measure_checks.MeasuredSubject(
                 net, plane, evaluator, self.job, experiment.recipe, self.world.size))
         elif self.world.rank == 0:
-            axes = origins.make_directions(self.job, experiment, net, origin, write=False)
+            axes = origins.read_or_make_directions(self.job, experiment, net, origin, write=False)
             plain = self.job.place != ""
             networks = copies_on(self.devices[:1], net, plain)
             subject = checks.Subject(

@@ -2,7 +2,7 @@
 
     tasks(survey)       what is to be measured for it
     in_json(survey)     what it gives, per split
-    in_words(entry)     '26 points checked: median error 0.5 %, largest 2.1 %, 25 within two standard errors'
+    audit_in_words(entry)     '26 points checked: median error 0.5 %, largest 2.1 %, 25 within two standard errors'
 """
 
 import math
@@ -64,7 +64,7 @@ def in_json(survey):
     return entries
 
 
-def in_words(entry):
+def audit_in_words(entry):
     """One line about the checked points of a split."""
     return (
         f"{entry['points']} points checked: median error {100 * entry['median_error']:.2g} %, largest "

@@ -167,7 +167,7 @@ class Estimation:
 
         progress = None
         if self.shows_progress and self.request.budget is None:  # there rounds are many, and short
-            say(in_words(tasks, self.survey.populations))
+            say(work_in_words(tasks, self.survey.populations))
             progress = Progress(len(tasks))
 
         def record(number, measured):
@@ -243,7 +243,7 @@ class Estimation:
         provenance["audit"] = audit.in_json(survey)
 
 
-def in_words(tasks, populations):
+def work_in_words(tasks, populations):
     """'264 points on 128 to 512 samples', a round."""
     whole = [task for task in tasks if task.stop == populations[task.split].count]
     parts = [task.stop for task in tasks if task.stop < populations[task.split].count]

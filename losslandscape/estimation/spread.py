@@ -35,11 +35,11 @@ def measures_with_errors(surface, name="train_loss", taus=TAUS, epsilon=EPSILON)
     def numbers_with(shift):
         shifted = Surface(
             surface.grid, {name: values + shift * errors}, {name: np.isfinite(values)})
-        return [number for _, number in numbers_of(measures(shifted, name, taus, epsilon))]
+        return [number for _, number in measured_numbers(measures(shifted, name, taus, epsilon))]
 
     independent = [numbers_with(random.standard_normal(values.shape)) for _ in range(DRAWS)]
     common = [numbers_with(shift) for shift in (-1.0, 1.0)]
-    for i, (entry, _) in enumerate(numbers_of(measured)):
+    for i, (entry, _) in enumerate(measured_numbers(measured)):
         of_draws = np.array([numbers[i] for numbers in independent], float)
         low, high = (np.array(numbers[i], float) for numbers in common)
         entry["sampling_error"] = float(max(of_draws.std(ddof=1), abs(high - low) / 2))
@@ -56,7 +56,7 @@ def errors_of_rise(surface, name):
     return np.where(np.isfinite(errors), errors, 0.0)
 
 
-def numbers_of(measured):
+def measured_numbers(measured):
     """[(entry of a dict of measures, its number)]: basins, sharpness and curvatures, in order."""
     numbers = []
     for basin in measured["basins"]:

@@ -33,12 +33,12 @@ def refuse_unsampled(measurement, data):
     elif measurement.bn != "frozen":
         reason = f"--bn frozen, got {measurement.bn}, which reads all training data at every point"
     else:
-        reason = reason_against(measurement.fit, data)
+        reason = reason_against_samples(measurement.fit, data)
     if reason:
         raise InputError(f"expected {reason}; leave --tolerance and --budget out")
 
 
-def reason_against(fit, data):
+def reason_against_samples(fit, data):
     """What was expected of loss and data, and what came, in words; '' where samples stand for all."""
     if fit.noise_seed is not None:
         return "no --noise_seed, got one: the noise of a sample depends on the samples before it"
@@ -102,4 +102,4 @@ def report(surface):
         f"estimated from {made['samples']} evaluations of samples, {100 * made['share_of_work']:.2g} % of those that "
         "all data take")
     for split, entry in surface.provenance.get("audit", {}).items():
-        yield f"{split}: {audit.in_words(entry)}"
+        yield f"{split}: {audit.audit_in_words(entry)}"

@@ -197,7 +197,7 @@ def distinct_names(paths, longest=LABEL_LENGTH):
     names = []
     for path, path_words in zip(paths, words, strict=True):
         name = "".join(path_words[start : len(path_words) - end]).strip("/_")
-        names.append(shortened(name or os.path.basename(path), longest))
+        names.append(cut_name(name or os.path.basename(path), longest))
     return names
 
 
@@ -206,7 +206,7 @@ def all_equal(lists):
     return len({tuple(words) for words in lists}) == 1
 
 
-def shortened(name, longest):
+def cut_name(name, longest):
     """The name, cut at the end where it is too long."""
     if len(name) <= longest:
         return name
