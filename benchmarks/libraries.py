@@ -34,7 +34,7 @@ import time
 import warnings
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
