@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from losslandscape.errors import InputError
 from losslandscape.networks.loading import Architecture, load_net
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -180,3 +181,29 @@ def test_fsdp_and_checkpointed_layers_on_one_process(own, tmp_path):
                           part.state_dict().values(), strict=True))
     torch.save(state, tmp_path / "m.pt")
     assert_equal(load_net(own("net"), tmp_path / "m.pt"), trained)
+
+
+def test_sharded_tensors_in_one_file_are_refused_with_how_to_save_them_whole(own, tmp_path):
+    """Each process would have saved its part only."""
+    import torch.distributed as dist
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    trained = NAMES["net"]()
+    expected = {name: value.clone() for name, value in trained.state_dict().items()}
+    quietly(dist.init_process_group, "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        quietly(fully_shard, trained, mesh=init_device_mesh("cpu", (1,)))
+        torch.save(trained.state_dict(), tmp_path / "sharded.pt")
+        whole = get_model_state_dict(trained, options=StateDictOptions(full_state_dict=True))
+        torch.save(whole, tmp_path / "whole.pt")
+    finally:
+        dist.destroy_process_group()
+
+    with pytest.raises(InputError) as error:
+        load_net(own("net"), tmp_path / "sharded.pt")
+    line = str(error.value)
+    assert "sharded.pt" in line and "full_state_dict=True" in line and "\n" not in line
+    net = load_net(own("net"), tmp_path / "whole.pt")
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in expected.items())

@@ -39,6 +39,7 @@ from losslandscape.networks.fit import (
     place,
 )
 from losslandscape.networks.own import check_tensors, unwrapped
+from losslandscape.networks.pickles import SHARDED_TENSOR
 
 __all__ = [
     "Architecture",
@@ -216,7 +217,7 @@ class Architecture:
             value = state_dict.get(name, expected[name])
             if not isinstance(value, torch.Tensor):
                 raise cannot_read(source, f"its {printable(name)} is a {kind_of(value)}, no plain "
-                                  "tensor", "give a checkpoint of the network as it was trained")
+                                  "tensor", advice_for_value(value))
 
         mismatch = compare(expected, state_dict)
         if not mismatch:
@@ -333,6 +334,15 @@ def choose_weights(expected, checkpoint):
 
 def _weights(key, placement, others=()):
     return Weights(placement.entries, key, placement.prefix, placement.left_out, dict(others))
+
+
+def advice_for_value(value):
+    """What to do about a value that is no plain tensor."""
+    if kind_of(value) == SHARDED_TENSOR:
+        return ("save the whole weights: get_model_state_dict(net, options=StateDictOptions("
+                "full_state_dict=True)) of torch.distributed.checkpoint.state_dict; or a folder of "
+                "torch.distributed.checkpoint")
+    return "give a checkpoint of the network as it was trained"
 
 
 def advice_for(state_dict):

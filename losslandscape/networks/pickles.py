@@ -49,6 +49,9 @@ class Unbounded(pickle.UnpicklingError):
     """What the pickle asks for takes more time or memory than its size justifies."""
 
 
+SHARDED_TENSOR = "sharded tensor"  # the name of the Inert of a DTensor
+
+
 class Name:
     """A function or class that a pickle names: 'torch.optim.sgd.SGD'. Nothing is imported."""
 
@@ -439,6 +442,13 @@ def make_tensor_of_class(function, tensor_class, arguments, *_):
     return builder(*arguments)
 
 
+def make_wrapped_tensor(tensor_class, *_):
+    """A tensor around others: a shard of FSDP, or of a class of another library."""
+    if str(tensor_class).endswith(".DTensor"):
+        return Inert(SHARDED_TENSOR)
+    return Inert("wrapped tensor")
+
+
 def stand_in(words):
     """A function that makes an Inert of this name, whatever it is called with."""
     return lambda *_: Inert(words)
@@ -535,7 +545,7 @@ BUILDERS = {
     "torch._utils._rebuild_sparse_csr_tensor": stand_in("sparse tensor"),
     "torch._utils._rebuild_nested_tensor": stand_in("nested tensor"),
     "torch._utils._rebuild_meta_tensor_no_storage": stand_in("tensor without values"),
-    "torch._utils._rebuild_wrapper_subclass": stand_in("distributed or wrapped tensor"),
+    "torch._utils._rebuild_wrapper_subclass": make_wrapped_tensor,
     "torch.nn.parameter.UninitializedParameter": stand_in("lazy parameter without values"),
     "torch.nn.parameter.UninitializedBuffer": stand_in("lazy buffer without values"),
     "torch.Size": tuple,
