@@ -282,6 +282,9 @@ def surface(
     points = np.concatenate(scheduler.coarse_to_fine(grid.shape)).tolist()
     hidden = None if progress else True  # None: hidden where there is no terminal
     values: dict[str, np.ndarray] = {}
+    request = None
+    if not tolerance is budget is acc_tolerance is None:
+        request = Request(tolerance, budget, acc_tolerance)
     copy_of_net = copy_before_passes(net) if isinstance(measure, LossMeasure) else None
     devices = {parameter.device for parameter in net.parameters()}
     with as_it_was(net, dir_type), undisturbed(devices), torch.no_grad():
@@ -289,8 +292,8 @@ def surface(
         plane = WeightPlane(net, directions, dir_type)
         if copy_of_net is not None:
             measure.vet(net, copy_of_net, plane, directions, dir_type, grid)
-        if tolerance is not None or budget is not None:
-            return estimated_surface(net, plane, measure, grid, Request(tolerance, budget, acc_tolerance), progress)
+        if request is not None:
+            return estimated_surface(net, plane, measure, grid, request, progress)
         call = caller_of(measure, net, plane)
         for point in tqdm(points, unit="point", disable=hidden, leave=False):
             numbers = call(*grid.point(point))

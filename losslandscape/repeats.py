@@ -46,7 +46,10 @@ def summarize(surfaces, paths=()):
     """
     first = surfaces[0]
     check_grids(surfaces, paths)
-    names = [name for name in first.values if all(name in surface.values for surface in surfaces)]
+    names = [
+        name for name in first.values
+        if not is_about_estimate(name) and all(name in surface.values for surface in surfaces)
+    ]
     if not names:
         raise InputError("expected repeats with a value in common, got none; give surfaces of the same measurement")
 
@@ -66,6 +69,11 @@ def summarize(surfaces, paths=()):
     provenance["repeats"] = [str(path) for path in paths] or len(surfaces)
     provenance["spread"] = {name: spread(surfaces, name) for name in names}
     return Surface(first.grid, values, computed, first.dir_file, provenance)
+
+
+def is_about_estimate(name):
+    """Is a value of a surface an error, or a number of samples, of an estimate? See losslandscape/estimation."""
+    return name.endswith("_se") or name in ("samples", "test_samples")
 
 
 def check_grids(surfaces, paths):

@@ -8,6 +8,7 @@ from torch import nn
 import losslandscape
 from losslandscape.data.splits import Split
 from losslandscape.errors import InputError
+from losslandscape.estimation.rounds import Request
 from losslandscape.measuring.evaluator import Evaluator
 from tests.oracles import images, with_random_statistics
 
@@ -111,3 +112,14 @@ def test_labels_that_are_left_out_weigh_nothing():
     of_samples = evaluator.of_samples("train")
     assert (of_samples["train_loss"][:10] == 0).all()
     assert of_samples["train_loss"].mean(dtype=float) == pytest.approx(results["train_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"budget": "30m"}, "finite number of seconds"),
+    ({"budget": float("inf")}, "finite number of seconds"),
+    ({"tolerance": "a"}, "from 0 to below 1"),
+    ({"acc_tolerance": 1.0}, "tolerance or a budget"),
+])
+def test_a_goal_that_is_none_is_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        Request(options.get("tolerance"), options.get("budget"), options.get("acc_tolerance"))

@@ -371,6 +371,8 @@ BAD = {
     "{'xcoordinates': 1}": "another name",
     "{'dir_file': 1}": "another name",
     "{'loss_low': 1}": "--repeats",
+    "{'train_loss_se': 1}": "--tolerance",
+    "{'samples': 1}": "another name",
 }
 
 
@@ -548,6 +550,25 @@ def test_a_place_that_fails_is_refused_with_its_line(folder, capsys):
         surface(*LINE, *DATA, "--place", "bad.py:bad")
     said = capsys.readouterr().err
     assert "--place bad.py:bad" in said and "(bad.py, line 2)" in said and not os.path.exists("s.h5")
+
+
+def test_a_place_that_returns_another_network_is_refused(folder, capsys):
+    (folder / "bad.py").write_text("import copy\n\n\ndef other(net):\n    return copy.deepcopy(net)\n")
+    with pytest.raises(SystemExit):
+        surface(*LINE, *DATA, "--place", "bad.py:other")
+    assert "to change the network that it gets" in capsys.readouterr().err and not os.path.exists("s.h5")
+
+
+def test_after_place_a_network_is_in_eval_mode(folder):
+    (folder / "modes.py").write_text("def train(net):\n    net.train()\n    return net\n")
+    plain = surface(*LINE, *DATA, file="plain.h5")
+    treated = surface(*LINE, *DATA, "--place", "modes.py:train")
+    np.testing.assert_allclose(treated.values["train_loss"], plain.values["train_loss"], rtol=1e-5)
+
+
+def test_a_measure_without_data_is_told_which_flag_gives_them(folder, capsys):
+    (folder / "bad.py").write_text("def bad(net, context):\n    return {'a': len(context.data['train'])}\n")
+    assert "--dataset" in refusal(capsys, *LINE, "--measure", "bad.py:bad")
 
 
 def test_a_check_of_a_loss_sees_the_network_after_place(folder, capsys):

@@ -10,6 +10,7 @@ With a budget the rounds are short: the points with the largest error come first
 what would not end in time.
 """
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -26,6 +27,13 @@ SHARE_FOR_AUDIT = 0.1  # of a budget
 SMALLEST_ROUND = 1.0  # seconds
 
 
+EXPECTED = {  # of a Request
+    "tolerance": "a tolerance from 0 to below 1",
+    "budget": "a budget as a finite number of seconds",
+    "accuracy": "a tolerance of the accuracy in percentage points",
+}
+
+
 @dataclass(frozen=True)
 class Request:
     """How exactly, and for how long: tolerance (None: as exactly as the budget allows), seconds or None.
@@ -36,6 +44,18 @@ class Request:
     tolerance: float | None = None
     budget: float | None = None
     accuracy: float | None = None
+
+    def __post_init__(self):
+        """Raises InputError for numbers that are no goal."""
+        for name, expected in EXPECTED.items():
+            number = getattr(self, name)
+            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            if number is not None and not (is_number and 0 <= number < math.inf):
+                raise InputError(f"expected {expected}, got {number!r}; leave it out for none")
+        if self.accuracy is not None and self.tolerance is None and self.budget is None:
+            raise InputError(
+                "expected a tolerance or a budget beside that of the accuracy (--acc_tolerance), got none; "
+                "give --tolerance")
 
     @property
     def goal(self):

@@ -18,7 +18,7 @@ def request_for(choice, surf_file):
 
     Without either, a surface that was estimated before is computed on all data.
     """
-    if choice.tolerance is None and choice.budget is None:
+    if choice.tolerance is choice.budget is choice.acc_tolerance is None:
         if not os.path.exists(surf_file) or "estimation" not in read_surface(surf_file).provenance:
             return None
         return Request(tolerance=0.0)
@@ -99,7 +99,9 @@ def report(surface):
     if made is None or made.get("tolerance") == 0:
         return
     yield (
-        f"estimated from {made['samples']} evaluations of samples, {100 * made['share_of_work']:.2g} % of those that "
+        f"estimated from {made['samples']} evaluations of samples, {100 * made['share_of_work']:.3g} % of those that "
         "all data take")
+    if made["share_of_work"] >= 1:
+        yield "that is no less than all data at every point: the set or the grid is small, or the tolerance is"
     for split, entry in surface.provenance.get("audit", {}).items():
         yield f"{split}: {audit.audit_in_words(entry)}"

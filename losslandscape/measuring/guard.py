@@ -15,6 +15,8 @@ are held twice; copying them back costs what placing a point does.
 
 import torch
 
+from losslandscape.errors import InputError
+
 # of a module: what it is made of, and what is called with it
 TABLES = (
     "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
@@ -148,7 +150,7 @@ class GuardedPlane:
         self.context.point = (x, y)
         if self._place_function is not None:
             self._is_changed = True
-            self._place_function(self.net, self.context)
+            treat(self.net, self._place_function, self.context)
 
     def call(self, function, **options):
         """What a UserFunction gives for the network where it is; the network is restored."""
@@ -170,6 +172,19 @@ class GuardedPlane:
         self._plane.release()
 
 
+def treat(net, place_function, context):
+    """Let --place act on a network, which is in eval mode afterwards.
+
+    Raises InputError where it returns something else than the network that it got.
+    """
+    result = place_function(net, context)
+    if result is not None and result is not net:
+        raise InputError(
+            f"expected {place_function.flag} {place_function.name} to change the network that it gets, but it "
+            f"returns another {type(result).__name__}, which would be lost; change net itself")
+    net.eval()
+
+
 def after_place_function(net, place_function, context, evaluate):
     """evaluate(...) of a network that stands somewhere, and that --place acts on meanwhile.
 
@@ -178,7 +193,7 @@ def after_place_function(net, place_function, context, evaluate):
 
     def evaluate_treated(*arguments):
         guard = Guard(net)
-        place_function.ready(net, context)(net, context)
+        treat(net, place_function.ready(net, context), context)
         try:
             return evaluate(*arguments)
         finally:

@@ -30,8 +30,9 @@ from losslandscape.measuring.noise import begin_streams, undisturbed
 from losslandscape.messages import printable
 
 MEASURED_BATCH = 128  # samples, where --batch_size is not given
-RESERVED_NAMES = ("dir_file", "xcoordinates", "ycoordinates", "computed", "provenance")
-STATISTICS_OF_REPEATS = ("_low", "_high", "_iqr")
+RESERVED_NAMES = (
+    "dir_file", "xcoordinates", "ycoordinates", "computed", "provenance", "samples", "test_samples")
+STATISTICS = ("_low", "_high", "_iqr", "_se")  # of --repeats and --tolerance
 MAX_NAME = 64  # characters: the name is a part of the names of pictures
 
 
@@ -176,13 +177,16 @@ class UserFunction:
             try:
                 return self._function(*arguments)
             except user_code.FAILURES as error:
-                raise InputError(self._failure(error, context.point)) from None
+                raise InputError(self._failure(error, context)) from None
 
-    def _failure(self, error, point):
+    def _failure(self, error, context):
         if isinstance(error, InputError):
             return str(error)
-        return (f"expected {self.flag} {self.name} to work, at {in_brackets(point)} it fails with "
-                f"{user_code.explain(error)}; correct it")
+        advice = "correct it"
+        if isinstance(error, KeyError) and not context.data:
+            advice = "correct it, or give --dataset for context.data"
+        return (f"expected {self.flag} {self.name} to work, at {in_brackets(context.point)} it fails with "
+                f"{user_code.explain(error)}; {advice}")
 
     def place_in_code(self):
         """'mine.py, line 3', where it begins; its name, where that is not known."""
@@ -291,8 +295,8 @@ def check_names(names, function):
             reason = f"expected at most {MAX_NAME} characters in"
         elif name in RESERVED_NAMES:
             reason = "expected another name (the files have one such already) than"
-        elif name.endswith(STATISTICS_OF_REPEATS):
-            reason = f"expected no ending {', '.join(STATISTICS_OF_REPEATS)} (those of --repeats) in"
+        elif name.endswith(STATISTICS):
+            reason = f"expected no ending {', '.join(STATISTICS)} (of --repeats and --tolerance) in"
         if reason:
             raise InputError(
                 f"{reason} the names that {function.flag} {function.name} returns, got "
