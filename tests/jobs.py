@@ -56,7 +56,7 @@ class Ranks:
         if launcher == "openmpi" and not OPENMPI.exists():
             pytest.skip(f"no Open MPI at {OPENMPI}; see the head of tests/jobs.py")
         self.folder, self.ranks = Path(folder), max(ranks, 1)
-        for pattern in ("pid.*", "ready.*", "code.*"):
+        for pattern in ("pid.*", "connected.*", "ready.*", "code.*"):
             for old in self.folder.glob(pattern):
                 old.unlink()
         prefix, variables = LAUNCHERS[launcher]
@@ -79,6 +79,17 @@ class Ranks:
         while not all((self.folder / f"ready.{rank}").exists() for rank in ranks):
             assert self.process.poll() is None and time.monotonic() < self.started + 100, self.said()
             time.sleep(0.01)
+
+    def hangs_in_start(self, seconds):
+        """Are the ranks of a Walk still within MPI's start after so many seconds? Then they are killed."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.process.poll() is not None or len(list(self.folder.glob("connected.*"))) == self.ranks:
+                return False
+            time.sleep(0.01)
+        for pid in [*self.pids().values(), self.process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        return True
 
     def pids(self):
         return {int(f.suffix[1:]): int(f.read_text()) for f in self.folder.glob("pid.*") if f.read_text()}

@@ -67,6 +67,7 @@ def main():
     points, seconds = int(sys.argv[2]), float(sys.argv[3])
     options = dict(word.split("=") for word in sys.argv[4:])
     world = ranks.connect()
+    (FOLDER / f"connected.{world.rank}").touch()
     world.patience = float(options.get("patience", "inf"))
     if "silent" in options:
         scheduler.SILENT_SECONDS = silence.SILENT_SECONDS = ranks.SECONDS_UNTIL_TOLD = float(options["silent"])
